@@ -1,0 +1,188 @@
+use std::{sync::Arc, time::Duration};
+
+use async_nats::{Client, ConnectOptions, Event, ServerAddr, jetstream};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::{Config, ConfigError, ConnectError, Names, backoff::Backoff, metrics::Metrics};
+
+/// Older servers ignore settings that keep data safe.
+const REQUIRED_VERSION: (i64, i64, i64) = (2, 15, 1);
+const REQUIRED_VERSION_TEXT: &str = "2.15.1";
+
+/// How long JetStream may take to answer one request of its API.
+const API_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The way to the broker. Cheap to clone; all clones share one connection, which comes back by
+/// itself after an outage.
+#[derive(Debug, Clone)]
+pub struct Bus {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    client: Client,
+    jetstream: jetstream::Context,
+    names: Names,
+    config: Config,
+    /// Counts the connections that were made. What was asked on an older one may never be answered.
+    connections: watch::Receiver<u64>,
+    provisioning: tokio::sync::Mutex<()>,
+    metrics: Metrics,
+}
+
+impl Bus {
+    /// Connects to the broker, however long it takes until one of the servers can be reached.
+    ///
+    /// # Errors
+    ///
+    /// When the settings are wrong, the server is too old, or `shutdown` comes first.
+    pub async fn connect(
+        config: &Config,
+        shutdown: &CancellationToken,
+    ) -> Result<Self, ConnectError> {
+        let names = config.validate()?;
+        let servers = config
+            .servers
+            .iter()
+            .map(|server| server.parse::<ServerAddr>())
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|error| ConfigError::Server(error.into()))?;
+        let (connected, mut connections) = watch::channel(0);
+        let options = options(config, connected).await?;
+
+        let client = tokio::select! {
+            client = reach(&options, &servers, &mut connections) => client,
+            () = shutdown.cancelled() => return Err(ConnectError::Shutdown),
+        };
+        let (major, minor, patch) = REQUIRED_VERSION;
+        if !client.is_server_compatible(major, minor, patch) {
+            return Err(ConnectError::TooOld {
+                found: client.server_info().version,
+                required: REQUIRED_VERSION_TEXT,
+            });
+        }
+        let mut jetstream = jetstream::new(client.clone());
+        jetstream.set_timeout(API_TIMEOUT);
+        Ok(Self {
+            inner: Arc::new(Inner {
+                client,
+                jetstream,
+                names,
+                config: config.clone(),
+                connections,
+                provisioning: tokio::sync::Mutex::new(()),
+                metrics: Metrics::new(),
+            }),
+        })
+    }
+
+    /// Returns the names of everything on the broker.
+    #[must_use]
+    pub fn names(&self) -> &Names {
+        &self.inner.names
+    }
+
+    /// Tells whether the connection stands at this moment. A broker that is reached may still be
+    /// without JetStream; see [`Bus::is_ready`].
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        self.client().connection_state() == async_nats::connection::State::Connected
+    }
+
+    /// Tells whether JetStream answers, which it does not on a full disk.
+    pub async fn is_ready(&self) -> bool {
+        self.is_connected() && self.jetstream().query_account().await.is_ok()
+    }
+
+    /// Sends what is still to be sent and closes the connection.
+    pub async fn close(&self) {
+        if let Err(error) = self.client().drain().await {
+            tracing::debug!(%error, "the connection to the broker was closed already");
+        }
+    }
+
+    pub(crate) fn client(&self) -> &Client {
+        &self.inner.client
+    }
+
+    pub(crate) fn jetstream(&self) -> &jetstream::Context {
+        &self.inner.jetstream
+    }
+
+    pub(crate) fn config(&self) -> &Config {
+        &self.inner.config
+    }
+
+    pub(crate) fn connections(&self) -> watch::Receiver<u64> {
+        self.inner.connections.clone()
+    }
+
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.inner.metrics
+    }
+
+    pub(crate) fn provisioning(&self) -> &tokio::sync::Mutex<()> {
+        &self.inner.provisioning
+    }
+}
+
+async fn options(
+    config: &Config,
+    connected: watch::Sender<u64>,
+) -> Result<ConnectOptions, ConfigError> {
+    let connected = Arc::new(connected);
+    let mut options = ConnectOptions::new()
+        .name("tributary")
+        .connection_timeout(Duration::from_secs(5))
+        .ping_interval(Duration::from_secs(10))
+        .reconnect_delay_callback(|attempt| {
+            let doublings = u32::try_from(attempt.min(6)).expect("at most 6");
+            Duration::from_millis(50) * 2_u32.pow(doublings)
+        })
+        .event_callback(move |event| {
+            let connected = Arc::clone(&connected);
+            async move {
+                match event {
+                    Event::Connected => {
+                        connected.send_modify(|count| *count += 1);
+                        tracing::info!("connected to the broker");
+                    }
+                    Event::Disconnected => tracing::warn!("the connection to the broker is lost"),
+                    other => tracing::warn!(event = %other, "the broker reports a disturbance"),
+                }
+            }
+        });
+    if let Some(file) = &config.credentials {
+        options = options.credentials_file(file).await.map_err(ConfigError::Credentials)?;
+    }
+    if let Some(file) = &config.tls_ca {
+        options = options.add_root_certificates(file.clone()).require_tls(true);
+    }
+    Ok(options)
+}
+
+async fn reach(
+    options: &ConnectOptions,
+    servers: &[ServerAddr],
+    connections: &mut watch::Receiver<u64>,
+) -> Client {
+    let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
+    loop {
+        match options.clone().connect(servers.to_vec()).await {
+            Ok(client) => {
+                // Counted late, this connection would be taken for a new one by who uses it already.
+                connections
+                    .wait_for(|count| *count > 0)
+                    .await
+                    .expect("the client counts as long as it lives");
+                return client;
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the broker cannot be reached, trying again");
+                backoff.wait().await;
+            }
+        }
+    }
+}

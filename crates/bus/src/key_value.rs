@@ -1,0 +1,129 @@
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use async_nats::jetstream::kv::Store;
+use bytes::Bytes;
+use futures::TryStreamExt;
+use tokio::sync::Mutex;
+
+use crate::{Bucket, Bus, BusError, Watch, backoff::Backoff, error::Cause};
+
+/// How long one try may take.
+const TRY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A bucket of values that the stages need at this moment. It may come back empty when the broker
+/// is rebuilt, so nothing is kept only here. Cheap to clone.
+///
+/// Every operation is retried for the configured patience. Keys consist of letters, digits and
+/// `-/_=.`, and neither start nor end with a dot.
+#[derive(Debug, Clone)]
+pub struct KeyValue {
+    bus: Bus,
+    bucket: Bucket,
+    store: Arc<Mutex<Option<Store>>>,
+}
+
+impl Bus {
+    /// Returns a bucket. Nothing is sent before the first operation.
+    #[must_use]
+    pub fn key_value(&self, bucket: Bucket) -> KeyValue {
+        KeyValue { bus: self.clone(), bucket, store: Arc::default() }
+    }
+}
+
+impl KeyValue {
+    /// Returns the value of a key, or nothing where there is none.
+    ///
+    /// # Errors
+    ///
+    /// When the broker does not answer for the configured patience, or the key is malformed.
+    pub async fn get(&self, key: &str) -> Result<Option<Bytes>, BusError> {
+        self.patiently("read a key", |store| async move { Ok(store.get(key).await?) }).await
+    }
+
+    /// Sets the value of a key and returns when that is stored.
+    ///
+    /// # Errors
+    ///
+    /// As [`KeyValue::get`].
+    pub async fn put(&self, key: &str, value: impl Into<Bytes>) -> Result<(), BusError> {
+        let value = value.into();
+        self.patiently("write a key", |store| {
+            let value = value.clone();
+            async move {
+                store.put(key, value).await?;
+                Ok(())
+            }
+        })
+        .await
+    }
+
+    /// Removes a key. Removing what is not there changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// As [`KeyValue::get`].
+    pub async fn delete(&self, key: &str) -> Result<(), BusError> {
+        self.patiently("delete a key", |store| async move { Ok(store.delete(key).await?) }).await
+    }
+
+    /// Returns all keys, in no order.
+    ///
+    /// # Errors
+    ///
+    /// As [`KeyValue::get`].
+    pub async fn keys(&self) -> Result<Vec<String>, BusError> {
+        self.patiently("list keys", |store| async move {
+            Ok(store.keys().await?.try_collect::<Vec<_>>().await?)
+        })
+        .await
+    }
+
+    /// Follows all keys: first their values as they stand, then every change.
+    #[must_use]
+    pub fn watch(&self) -> Watch {
+        Watch::new(self.bus.clone(), self.bucket)
+    }
+
+    async fn patiently<T, F: Future<Output = Result<T, Cause>>>(
+        &self,
+        action: &str,
+        operation: impl Fn(Store) -> F,
+    ) -> Result<T, BusError> {
+        let deadline = Instant::now() + self.bus.config().publish_patience;
+        let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
+        loop {
+            let mut connections = self.bus.connections();
+            connections.mark_unchanged();
+            let cause: Cause = tokio::select! {
+                tried = async { operation(self.store().await?).await } => match tried {
+                    Ok(value) => return Ok(value),
+                    Err(cause) => cause,
+                },
+                // The answer to what was sent on the old connection never comes.
+                _ = connections.changed() => "the connection was lost".into(),
+                () = tokio::time::sleep(TRY_TIMEOUT) => "there was no answer".into(),
+            };
+            // The bucket may be gone; the next try creates it.
+            *self.store.lock().await = None;
+            if Instant::now() >= deadline {
+                let name = self.bus.names().bucket(self.bucket);
+                return Err(BusError::new(format!("{action} in `{name}`"), cause));
+            }
+            tracing::debug!(%cause, action, "trying a bucket again");
+            backoff.wait().await;
+        }
+    }
+
+    async fn store(&self) -> Result<Store, BusError> {
+        let mut store = self.store.lock().await;
+        if let Some(store) = &*store {
+            return Ok(store.clone());
+        }
+        let found = self.bus.provision_bucket(self.bucket).await?;
+        *store = Some(found.clone());
+        Ok(found)
+    }
+}

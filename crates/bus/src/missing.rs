@@ -1,0 +1,14 @@
+use async_nats::jetstream::ErrorCode;
+
+/// Tells whether the stream or the consumer does not exist.
+pub(crate) fn is_missing(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut current = Some(error);
+    while let Some(error) = current {
+        if let Some(error) = error.downcast_ref::<async_nats::jetstream::Error>() {
+            return [ErrorCode::STREAM_NOT_FOUND, ErrorCode::CONSUMER_NOT_FOUND]
+                .contains(&error.error_code());
+        }
+        current = error.source();
+    }
+    false
+}

@@ -1,0 +1,79 @@
+//! Streams and buckets: what they have to be, and making them so.
+
+use std::time::Duration;
+
+use async_nats::jetstream::{kv, stream};
+
+use crate::{Bucket, Bus, BusError, Stream};
+
+/// How long the broker recognises a message that is published twice.
+const DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
+
+/// How long a read cursor is kept that nobody has moved. A run that finds none starts the part from
+/// the task's cursor.
+const PROGRESS_AGE: Duration = Duration::from_secs(7 * 24 * 3600);
+
+impl Bus {
+    /// Creates the streams and buckets that are missing, and adapts the others to the settings.
+    /// Repeating it changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// When JetStream does not answer, is not enabled, or refuses the settings, such as more
+    /// replicas than there are servers.
+    pub async fn provision(&self) -> Result<(), BusError> {
+        for stream in Stream::ALL {
+            self.provision_stream(stream).await?;
+        }
+        for bucket in Bucket::ALL {
+            self.provision_bucket(bucket).await?;
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn provision_stream(&self, stream: Stream) -> Result<(), BusError> {
+        // Many tasks of one process may miss a stream at the same moment.
+        let _one_at_a_time = self.provisioning().lock().await;
+        let name = self.names().stream(stream);
+        let config = stream::Config {
+            name: name.clone(),
+            subjects: vec![self.names().all_of(stream)],
+            retention: stream::RetentionPolicy::WorkQueue,
+            discard: stream::DiscardPolicy::New,
+            storage: stream::StorageType::File,
+            max_bytes: i64::try_from(self.config().max_bytes.of(stream))
+                .expect("the settings were validated"),
+            max_messages: -1,
+            max_messages_per_subject: -1,
+            max_consumers: -1,
+            num_replicas: self.config().replicas,
+            duplicate_window: DUPLICATE_WINDOW,
+            ..stream::Config::default()
+        };
+        self.jetstream()
+            .create_or_update_stream(config)
+            .await
+            .map(drop)
+            .map_err(|error| BusError::new(format!("create stream `{name}`"), error))
+    }
+
+    pub(crate) async fn provision_bucket(&self, bucket: Bucket) -> Result<kv::Store, BusError> {
+        let _one_at_a_time = self.provisioning().lock().await;
+        let name = self.names().bucket(bucket);
+        let config = kv::Config {
+            bucket: name.clone(),
+            history: 1,
+            storage: stream::StorageType::File,
+            num_replicas: self.config().replicas,
+            max_age: match bucket {
+                Bucket::Pipelines => Duration::ZERO,
+                Bucket::Progress => PROGRESS_AGE,
+            },
+            ..kv::Config::default()
+        };
+        // The client library's future is large and would make every caller's as large.
+        Box::pin(self.jetstream().create_or_update_key_value(config))
+            .await
+            .map_err(|error| BusError::new(format!("create bucket `{name}`"), error))
+    }
+}

@@ -1,0 +1,15 @@
+//! PostgreSQL tables.
+
+mod catalog;
+mod decode;
+mod encode;
+mod error;
+mod pool;
+mod reader;
+mod session;
+mod source;
+mod target;
+mod types;
+
+pub(crate) use source::Source;
+pub(crate) use target::Target;

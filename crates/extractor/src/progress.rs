@@ -1,0 +1,47 @@
+use bus::KeyValue;
+use model::RunId;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use stage::Failure;
+
+/// The read cursor of a part: everything before it is acknowledged by JetStream and in the ledger.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Progress {
+    /// Where to go on.
+    pub(crate) cursor: String,
+    /// Index of the next batch.
+    pub(crate) sequence: u32,
+    /// Position of the last record before the cursor.
+    pub(crate) position: u64,
+}
+
+/// Key of the read cursor of a part.
+pub(crate) fn part_key(run: RunId, attempt: u32, part: u32) -> String {
+    format!("{run}.{attempt}.{part}")
+}
+
+/// Key of the parts that were found for a run.
+pub(crate) fn plan_key(run: RunId, attempt: u32) -> String {
+    format!("{run}.{attempt}.plan")
+}
+
+/// Returns what an earlier delivery of the same task has left behind. What cannot be read counts as
+/// nothing: the task then starts over, which is harmless.
+pub(crate) async fn load<T: DeserializeOwned>(
+    bucket: &KeyValue,
+    key: &str,
+) -> Result<Option<T>, Failure> {
+    let Some(value) = bucket.get(key).await? else { return Ok(None) };
+    Ok(serde_json::from_slice(&value)
+        .inspect_err(|error| tracing::warn!(key, %error, "progress cannot be read"))
+        .ok())
+}
+
+/// Stores what a later delivery of the same task needs.
+pub(crate) async fn store<T: Serialize>(
+    bucket: &KeyValue,
+    key: &str,
+    value: &T,
+) -> Result<(), Failure> {
+    let value = serde_json::to_vec(value).expect("progress consists of texts and numbers");
+    Ok(bucket.put(key, value).await?)
+}

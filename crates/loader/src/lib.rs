@@ -1,0 +1,76 @@
+#![doc = include_str!("../README.md")]
+
+mod config;
+mod group;
+mod lane;
+mod metrics;
+mod patience;
+mod questions;
+mod receipt;
+mod service;
+mod sweeping;
+
+use std::sync::Arc;
+
+use anyhow::Context;
+use bus::{Bus, LedgerWriter};
+use stage::Pipelines;
+use tokio_util::sync::CancellationToken;
+
+pub use config::{Config, InvalidConfig};
+
+/// Builds one target of a pipeline, as [`connectors::target`] does.
+pub type Targets = Arc<
+    dyn Fn(&spec::Pipeline, &spec::Target) -> Result<Arc<dyn connect::Target>, connect::Error>
+        + Send
+        + Sync,
+>;
+
+/// Serves until `shutdown`, then gives back what is in hand.
+///
+/// # Errors
+///
+/// When a setting is out of its limits, or the broker is too old.
+pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let variables: connectors::Variables = Arc::new(|name| std::env::var(name).ok());
+    let targets: Targets =
+        Arc::new(move |pipeline, target| connectors::target(pipeline, target, &variables));
+    run_with(config, targets, shutdown).await
+}
+
+/// Does what [`run`] does, with targets of the caller's making.
+///
+/// # Errors
+///
+/// As [`run`].
+pub async fn run_with(
+    config: Config,
+    targets: Targets,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    config.validate().context("the settings of the loader are invalid")?;
+    let bus = Bus::connect(&config.bus, &shutdown).await?;
+    bus.provision().await.context("the streams cannot be created")?;
+    let (pipelines, follower) = Pipelines::follow(&bus);
+    let ledger = LedgerWriter::new(&bus);
+    let ready = config.readiness.part("loader");
+    let mut tasks = runtime::tasks::Tasks::new(&shutdown);
+    let deadline = config.shutdown_grace * 2;
+
+    let ending = tasks.shutdown();
+    tasks.spawn("pipelines", {
+        let ending = ending.clone();
+        async move {
+            follower.run(ending).await;
+            anyhow::Ok(())
+        }
+    });
+    tasks.spawn("questions", questions::answer(bus.clone(), Arc::clone(&targets), ending.clone()));
+    let service = service::Service::new(bus.clone(), pipelines, ledger, targets, config);
+    tasks.spawn("queues", service.run(ending));
+    ready.set(true);
+    let outcome = tasks.wait(deadline).await;
+    ready.set(false);
+    bus.close().await;
+    Ok(outcome?)
+}

@@ -1,0 +1,76 @@
+use std::time::{Duration, Instant};
+
+use bus::Delivery;
+use model::{Batch, BatchHeader};
+use runtime::clock::Clock;
+use tracing::Span;
+use tracing_opentelemetry::OpenTelemetrySpanExt;
+use wire::ledger::{BatchLoaded, LedgerEntry, ledger_entry::Event};
+
+/// What is owed for a batch: its message has to be answered and its span ends.
+#[derive(Debug)]
+pub(crate) struct Receipt {
+    pub(crate) delivery: Delivery,
+    pub(crate) bytes: usize,
+    pub(crate) received_at: Instant,
+    pub(crate) span: Span,
+}
+
+impl Receipt {
+    /// Takes a message whose batch is `batch`.
+    pub(crate) fn new(delivery: Delivery, batch: &Batch, target: &str) -> Self {
+        let header = &batch.header;
+        let span = tracing::info_span!(
+            "batch",
+            stage = "loader",
+            pipeline = %header.pipeline,
+            target,
+            run.id = %header.run,
+            batch.id = %header.batch,
+            records = batch.records.len(),
+        );
+        if let Err(error) = span.set_parent(delivery.context()) {
+            tracing::trace!(%error, "the span has no parent");
+        }
+        let bytes = delivery.damaged_payload().len();
+        Self { delivery, bytes, received_at: Instant::now(), span }
+    }
+
+    /// Acknowledges the message.
+    pub(crate) async fn acknowledge(self) {
+        acknowledge(self.delivery).await;
+    }
+}
+
+/// Acknowledges a message whose result is safe.
+pub(crate) async fn acknowledge(delivery: Delivery) {
+    if let Err(error) = delivery.ack().await {
+        tracing::warn!(%error, "a message may be delivered again");
+    }
+}
+
+/// Makes the ledger entry of a batch.
+pub(crate) fn loaded(
+    header: &BatchHeader,
+    target: &str,
+    (loaded, unchanged, quarantined): (u32, u32, u32),
+) -> LedgerEntry {
+    LedgerEntry {
+        run: header.run.to_string(),
+        attempt: header.attempt,
+        event: Some(Event::BatchLoaded(BatchLoaded {
+            batch: header.batch.to_string(),
+            target: target.to_owned(),
+            loaded,
+            unchanged,
+            quarantined,
+        })),
+    }
+}
+
+/// Returns the age of the last record, unless the clocks of two machines disagree about it.
+pub(crate) fn lag(batch: &Batch) -> Option<Duration> {
+    let last = batch.records.len().checked_sub(1)?;
+    let age = Clock::system().now_ns().checked_sub(batch.records.extracted_at(last))?;
+    u64::try_from(age).ok().map(Duration::from_nanos)
+}

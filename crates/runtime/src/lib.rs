@@ -1,0 +1,12 @@
+#![doc = include_str!("../README.md")]
+
+pub mod clock;
+pub mod config;
+pub mod fault;
+pub mod http;
+pub mod readiness;
+pub mod shutdown;
+pub mod tasks;
+pub mod telemetry;
+
+pub use readiness::Readiness;

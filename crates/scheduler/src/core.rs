@@ -1,0 +1,178 @@
+use std::{
+    collections::{BTreeSet, HashMap},
+    future::Future,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use bus::Bus;
+use chrono::{DateTime, Utc};
+use model::{PipelineName, RunId};
+use runtime::clock::Clock;
+use spec::{Pipeline, Revision};
+use store::Store;
+use tokio::sync::{Notify, broadcast};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{Config, error::Error, metrics::Metrics};
+
+/// Changes that a watcher may be behind before it looks at everything again.
+const CHANGES: usize = 1_024;
+
+/// What all parts of the scheduler share. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Scheduler {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    store: Store,
+    bus: Bus,
+    config: Config,
+    clock: Clock,
+    metrics: Metrics,
+    shutdown: CancellationToken,
+    /// Work that a caller does not wait for.
+    background: TaskTracker,
+    /// Runs whose books are behind the ledger.
+    behind: Mutex<BTreeSet<RunId>>,
+    fell_behind: Notify,
+    changes: broadcast::Sender<RunId>,
+    parsed: Mutex<HashMap<(PipelineName, u32), (Revision, Arc<Pipeline>)>>,
+    /// Current revisions that were seen in the broker.
+    put: Mutex<HashMap<PipelineName, Revision>>,
+}
+
+impl Scheduler {
+    pub(crate) fn new(
+        store: Store,
+        bus: Bus,
+        config: Config,
+        shutdown: CancellationToken,
+    ) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                store,
+                bus,
+                config,
+                clock: Clock::system(),
+                metrics: Metrics::new(),
+                shutdown,
+                background: TaskTracker::new(),
+                behind: Mutex::default(),
+                fell_behind: Notify::new(),
+                changes: broadcast::channel(CHANGES).0,
+                parsed: Mutex::default(),
+                put: Mutex::default(),
+            }),
+        }
+    }
+
+    pub(crate) fn store(&self) -> &Store {
+        &self.inner.store
+    }
+
+    pub(crate) fn bus(&self) -> &Bus {
+        &self.inner.bus
+    }
+
+    pub(crate) fn config(&self) -> &Config {
+        &self.inner.config
+    }
+
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.inner.metrics
+    }
+
+    pub(crate) fn shutdown(&self) -> &CancellationToken {
+        &self.inner.shutdown
+    }
+
+    /// The time of day, to the microsecond, which is what the database keeps.
+    pub(crate) fn now(&self) -> DateTime<Utc> {
+        DateTime::from_timestamp_micros(self.inner.clock.now_ns() / 1_000).unwrap_or_default()
+    }
+
+    /// Does something that the caller does not wait for. It is cut off by a shutdown, so it has to
+    /// be something that is found missing and done again.
+    pub(crate) fn in_background(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let shutdown = self.shutdown().clone();
+        self.inner.background.spawn(async move {
+            tokio::select! {
+                () = shutdown.cancelled() => {}
+                () = work => {}
+            }
+        });
+    }
+
+    /// Waits for what goes on in the background.
+    pub(crate) async fn wait(&self) {
+        self.inner.background.close();
+        self.inner.background.wait().await;
+    }
+
+    /// Says that the ledger of a run has news.
+    pub(crate) fn fall_behind(&self, runs: impl IntoIterator<Item = RunId>) {
+        lock(&self.inner.behind).extend(runs);
+        self.inner.fell_behind.notify_one();
+    }
+
+    /// Waits until there are runs whose books are behind, and takes them.
+    pub(crate) async fn runs_behind(&self) -> BTreeSet<RunId> {
+        loop {
+            self.inner.fell_behind.notified().await;
+            let runs = std::mem::take(&mut *lock(&self.inner.behind));
+            if !runs.is_empty() {
+                return runs;
+            }
+        }
+    }
+
+    /// Tells everybody who watches that a run has changed.
+    pub(crate) fn tell(&self, run: RunId) {
+        // Nobody may be watching.
+        drop(self.inner.changes.send(run));
+    }
+
+    pub(crate) fn changes(&self) -> broadcast::Receiver<RunId> {
+        self.inner.changes.subscribe()
+    }
+
+    /// Returns the pipeline of a stored revision. Each is parsed once.
+    pub(crate) fn parsed(&self, revision: &Revision) -> Result<Arc<Pipeline>, Error> {
+        let key = (revision.name.clone(), revision.revision);
+        // The schema of a revision may come later.
+        if let Some((known, pipeline)) = lock(&self.inner.parsed).get(&key)
+            && known == revision
+        {
+            return Ok(Arc::clone(pipeline));
+        }
+        let pipeline = revision.pipeline().map_err(|problems| Error::Outdated {
+            pipeline: revision.name.clone(),
+            problem: problems.first().map(ToString::to_string).unwrap_or_default(),
+        })?;
+        let pipeline = Arc::new(pipeline);
+        lock(&self.inner.parsed).insert(key, (revision.clone(), Arc::clone(&pipeline)));
+        Ok(pipeline)
+    }
+
+    /// Tells whether a current revision was seen in the broker as it is.
+    pub(crate) fn is_known_to_be_put(&self, revision: &Revision) -> bool {
+        lock(&self.inner.put).get(&revision.name) == Some(revision)
+    }
+
+    pub(crate) fn know_to_be_put(&self, revision: Revision) {
+        lock(&self.inner.put).insert(revision.name.clone(), revision);
+    }
+
+    /// Returns the pipeline of the revision that a run was started with.
+    pub(crate) async fn pipeline_of(&self, run: &store::Run) -> Result<Arc<Pipeline>, Error> {
+        let revision = self.store().revision(&run.pipeline, run.revision).await?;
+        self.parsed(&revision.ok_or_else(|| store::Error::NoPipeline(run.pipeline.clone()))?)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // The sets and maps are whole whatever the panicking thread was at.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,54 @@
+//! The gRPC API: requests to calls, answers to messages, nothing else.
+
+mod convert;
+mod pipelines;
+mod quarantine;
+mod runs;
+
+use anyhow::Context;
+use tokio::net::TcpListener;
+use tonic::transport::{Server, server::TcpIncoming};
+use wire::control::{
+    pipeline_service_server::PipelineServiceServer,
+    quarantine_service_server::QuarantineServiceServer, run_service_server::RunServiceServer,
+};
+
+use crate::core::Scheduler;
+
+/// A message holds at most so many bytes: many pipelines at once, or one large record.
+const MAX_MESSAGE: usize = 16 * 1024 * 1024;
+
+/// Serves until shutdown, then ends the calls in hand.
+pub(crate) async fn serve(scheduler: Scheduler, listener: TcpListener) -> anyhow::Result<()> {
+    let pipelines = PipelineServiceServer::new(pipelines::Pipelines(scheduler.clone()))
+        .max_decoding_message_size(MAX_MESSAGE);
+    let runs = RunServiceServer::new(runs::Runs(scheduler.clone()));
+    let quarantine = QuarantineServiceServer::new(quarantine::Quarantine(scheduler.clone()));
+
+    let (health, health_service) = tonic_health::server::health_reporter();
+    health.set_serving::<PipelineServiceServer<pipelines::Pipelines>>().await;
+    health.set_serving::<RunServiceServer<runs::Runs>>().await;
+    health.set_serving::<QuarantineServiceServer<quarantine::Quarantine>>().await;
+
+    // Two versions of reflection are in use.
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(wire::FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    let address = listener.local_addr().context("the listener has no address")?;
+    tracing::info!(%address, "the control API listens");
+    Server::builder()
+        .add_service(health_service)
+        .add_service(reflection().build_v1().context("reflection v1")?)
+        .add_service(reflection().build_v1alpha().context("reflection v1alpha")?)
+        .add_service(pipelines)
+        .add_service(runs)
+        .add_service(quarantine)
+        .serve_with_incoming_shutdown(
+            TcpIncoming::from(listener),
+            scheduler.shutdown().clone().cancelled_owned(),
+        )
+        .await
+        .context("the control API failed")
+}

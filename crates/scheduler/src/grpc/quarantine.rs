@@ -1,0 +1,86 @@
+use bytes::Bytes;
+use store::{NewQuarantined, Quarantined};
+use tonic::{Request, Response, Status};
+use wire::control::{
+    DropQuarantineRequest, DropQuarantineResponse, GetQuarantinedRequest, GetQuarantinedResponse,
+    ListQuarantineRequest, ListQuarantineResponse, ReplayQuarantineRequest,
+    ReplayQuarantineResponse, quarantine_service_server::QuarantineService,
+};
+
+use super::convert;
+use crate::{contents, core::Scheduler, error::Error, replay};
+
+/// Records that a list has where nobody asks for a number, and at most.
+const USUAL_LIMIT: u32 = 100;
+const MAX_LIMIT: u32 = 1_000;
+
+#[derive(Debug)]
+pub(super) struct Quarantine(pub(super) Scheduler);
+
+/// The contents of a record as JSON text: an object of its fields, or a text where it was never
+/// parsed; empty where nothing is known.
+fn contents_of(record: &NewQuarantined) -> String {
+    if let Some(contents) = &record.contents
+        && let Ok(batch) = wire::decode(Bytes::from(contents.clone()))
+        && !batch.records.is_empty()
+    {
+        return contents::to_json(&batch.records, 0).to_string();
+    }
+    record
+        .raw
+        .as_ref()
+        .map(|raw| serde_json::Value::from(String::from_utf8_lossy(raw)).to_string())
+        .unwrap_or_default()
+}
+
+#[tonic::async_trait]
+impl QuarantineService for Quarantine {
+    async fn list_quarantine(
+        &self,
+        request: Request<ListQuarantineRequest>,
+    ) -> Result<Response<ListQuarantineResponse>, Status> {
+        let ListQuarantineRequest { selection, limit } = request.into_inner();
+        let selection = convert::selection(selection)?;
+        let limit = if limit == 0 { USUAL_LIMIT } else { limit.min(MAX_LIMIT) };
+        let store = self.0.store();
+        let records = store.quarantined(&selection, limit).await.map_err(Error::from)?;
+        let total = store.count_quarantined(&selection).await.map_err(Error::from)?;
+        let records =
+            records.into_iter().map(|record| convert::quarantined(record, String::new())).collect();
+        Ok(Response::new(ListQuarantineResponse { records, total }))
+    }
+
+    async fn get_quarantined(
+        &self,
+        request: Request<GetQuarantinedRequest>,
+    ) -> Result<Response<GetQuarantinedResponse>, Status> {
+        let id = request.into_inner().id;
+        let found = self.0.store().quarantined_record(id).await.map_err(Error::from)?;
+        let found: Quarantined = found.ok_or(Error::NoRecord(id))?;
+        let contents = contents_of(&found.record);
+        let record = convert::quarantined(found, contents);
+        Ok(Response::new(GetQuarantinedResponse { record: Some(record) }))
+    }
+
+    async fn replay_quarantine(
+        &self,
+        request: Request<ReplayQuarantineRequest>,
+    ) -> Result<Response<ReplayQuarantineResponse>, Status> {
+        let selection = convert::selection(request.into_inner().selection)?;
+        let replayed = replay::replay(&self.0, &selection).await?;
+        Ok(Response::new(ReplayQuarantineResponse {
+            records: replayed.records,
+            runs: replayed.runs.iter().map(ToString::to_string).collect(),
+        }))
+    }
+
+    async fn drop_quarantine(
+        &self,
+        request: Request<DropQuarantineRequest>,
+    ) -> Result<Response<DropQuarantineResponse>, Status> {
+        let selection = convert::selection(request.into_inner().selection)?;
+        let records = self.0.store().drop_quarantined(&selection).await.map_err(Error::from)?;
+        tracing::info!(records, "quarantined records were dropped");
+        Ok(Response::new(DropQuarantineResponse { records }))
+    }
+}

@@ -1,0 +1,86 @@
+#![doc = include_str!("../README.md")]
+
+mod accept;
+mod catalog;
+mod config;
+mod contents;
+mod core;
+mod error;
+mod grpc;
+mod infer;
+mod intake;
+mod metrics;
+mod pipelines;
+mod questions;
+mod reconcile;
+mod refused;
+mod replay;
+mod settling;
+mod start;
+mod tasks;
+
+mod waiting;
+
+use anyhow::Context;
+use bus::Bus;
+use runtime::tasks::Tasks;
+use store::Store;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+pub use config::{Config, Database, InvalidConfig};
+
+use crate::core::Scheduler;
+
+/// Serves until `shutdown`, then gives back what is in hand. Any number may run at once on one
+/// database and one broker.
+///
+/// # Errors
+///
+/// When a setting is out of its limits, the address is taken, or database or broker cannot be used.
+pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
+    config.validate().context("the settings of the scheduler are invalid")?;
+    let listener = TcpListener::bind(config.listen)
+        .await
+        .with_context(|| format!("the scheduler cannot listen on {}", config.listen))?;
+    run_on(listener, config, shutdown).await
+}
+
+/// Does what [`run`] does, on a listener that is bound already.
+///
+/// # Errors
+///
+/// As [`run`].
+pub async fn run_on(
+    listener: TcpListener,
+    config: Config,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    config.validate().context("the settings of the scheduler are invalid")?;
+    let ready = config.readiness.part("scheduler");
+    let database = config.database.resolve().context("the database address has a secret")?;
+    let store = Store::open(&database, config.database_connections)
+        .await
+        .context("the database of the control plane cannot be used")?;
+    let bus = Bus::connect(&config.bus, &shutdown).await?;
+    bus.provision().await.context("the streams cannot be created")?;
+
+    let deadline = config.shutdown_grace * 2;
+    let mut tasks = Tasks::new(&shutdown);
+    let ending = tasks.shutdown();
+    let scheduler = Scheduler::new(store.clone(), bus.clone(), config, ending);
+    // What the broker has lost is there before the first task.
+    reconcile::restore(&scheduler).await;
+    tasks.spawn("ledger", intake::ledger(scheduler.clone()));
+    tasks.spawn("quarantine", intake::quarantine(scheduler.clone()));
+    tasks.spawn("settling", settling::run(scheduler.clone()));
+    tasks.spawn("reconciling", reconcile::run(scheduler.clone()));
+    tasks.spawn("api", grpc::serve(scheduler.clone(), listener));
+    ready.set(true);
+    let outcome = tasks.wait(deadline).await;
+    ready.set(false);
+    scheduler.wait().await;
+    bus.close().await;
+    store.close().await;
+    Ok(outcome?)
+}

@@ -1,0 +1,101 @@
+use std::time::Duration;
+
+use opentelemetry::{
+    KeyValue, global,
+    metrics::{Counter, Gauge, Histogram},
+};
+use store::{Run, RunState};
+
+/// What the scheduler counts. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Metrics {
+    runs: Gauge<u64>,
+    ended: Counter<u64>,
+    reissued: Counter<u64>,
+    entries: Counter<u64>,
+    record_duration: Histogram<f64>,
+    quarantined: Counter<u64>,
+    idle: Gauge<f64>,
+    missing: Gauge<u64>,
+}
+
+impl Metrics {
+    pub(crate) fn new() -> Self {
+        let meter = global::meter("scheduler");
+        Self {
+            runs: meter
+                .u64_gauge("tributary_runs")
+                .with_description("Runs in the database, by state.")
+                .build(),
+            ended: meter
+                .u64_counter("tributary_runs_ended")
+                .with_description("Runs that ended, by pipeline and state.")
+                .build(),
+            reissued: meter
+                .u64_counter("tributary_runs_reissued")
+                .with_description("Attempts beyond the first, by pipeline.")
+                .build(),
+            entries: meter
+                .u64_counter("tributary_ledger_entries")
+                .with_description("Ledger entries that were recorded.")
+                .build(),
+            record_duration: meter
+                .f64_histogram("tributary_ledger_record_duration")
+                .with_unit("s")
+                .with_description("Time to record a group of ledger messages.")
+                .build(),
+            quarantined: meter
+                .u64_counter("tributary_quarantine_records")
+                .with_description("Records that entered the quarantine, by pipeline, stage, reason.")
+                .build(),
+            idle: meter
+                .f64_gauge("tributary_run_idle")
+                .with_unit("s")
+                .with_description("Time since the books of a running run moved, by pipeline.")
+                .build(),
+            missing: meter
+                .u64_gauge("tributary_run_missing_records")
+                .with_description("Records not accounted for yet, by pipeline and target.")
+                .build(),
+        }
+    }
+
+    pub(crate) fn runs(&self, state: RunState, number: u64) {
+        self.runs.record(number, &[KeyValue::new("state", state.as_str())]);
+    }
+
+    pub(crate) fn ended(&self, run: &Run) {
+        self.ended.add(1, &[pipeline(run), KeyValue::new("state", run.state.as_str())]);
+        self.going(run, Duration::ZERO);
+    }
+
+    pub(crate) fn reissued(&self, run: &Run) {
+        self.reissued.add(1, &[pipeline(run)]);
+    }
+
+    pub(crate) fn recorded(&self, entries: u64, took: Duration) {
+        self.entries.add(entries, &[]);
+        self.record_duration.record(took.as_secs_f64(), &[]);
+    }
+
+    pub(crate) fn quarantined(&self, pipeline: &str, stage: &str, code: &str) {
+        let labels = [
+            KeyValue::new("pipeline", pipeline.to_owned()),
+            KeyValue::new("stage", stage.to_owned()),
+            KeyValue::new("reason", code.to_owned()),
+        ];
+        self.quarantined.add(1, &labels);
+    }
+
+    pub(crate) fn going(&self, run: &Run, idle: Duration) {
+        self.idle.record(idle.as_secs_f64(), &[pipeline(run)]);
+        for target in &run.books.targets {
+            let labels = [pipeline(run), KeyValue::new("target", target.target.clone())];
+            self.missing.record(target.missing, &labels);
+        }
+    }
+}
+
+fn pipeline(run: &Run) -> KeyValue {
+    KeyValue::new("pipeline", run.pipeline.to_string())
+}

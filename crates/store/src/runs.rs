@@ -1,0 +1,448 @@
+use std::collections::HashMap;
+
+use chrono::{DateTime, Utc};
+use model::{PipelineName, RunId};
+
+use crate::{
+    Error, LoadedCursor, NewRun, Run, RunState, Store, SweepState, Trigger,
+    database::Tx,
+    ending::{Ending, end},
+    notes::note,
+    run::{RunRow, TargetRow, select_run, select_target},
+    settle::{done, settle},
+    value::args,
+};
+
+/// A run that is handed out to the stages again.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HandedOut {
+    /// The run with its new attempt.
+    pub run: Run,
+    /// Where the parts of the source stand; empty for a run that reads everything.
+    pub cursors: Vec<LoadedCursor>,
+}
+
+impl Store {
+    /// Creates a run.
+    ///
+    /// Its extraction time is later than all that earlier runs of the pipeline gave to a record.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::StillRunning`] while another run of the pipeline is going; [`Error::NotDue`] where
+    /// a run with the same due key exists; [`Error::Changed`] where the revision is not the current
+    /// one; [`Error::NoPipeline`].
+    pub async fn create_run(&self, new: &NewRun, now: DateTime<Utc>) -> Result<Run, Error> {
+        let mut tx = self.pool.begin().await?;
+        let id = insert(&mut tx, new, now).await?;
+        let run = get(&mut tx, id).await?;
+        tx.commit().await?;
+        Ok(run)
+    }
+
+    /// Returns a run.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoRun`] where there is none of that id.
+    pub async fn run(&self, id: RunId) -> Result<Run, Error> {
+        let row: Option<RunRow> =
+            self.pool.fetch_optional(select_run!("where id = $1"), args![id]).await?;
+        self.with_targets(row.into_iter().collect())
+            .await?
+            .pop()
+            .ok_or(Error::NoRun(id))
+    }
+
+    /// Returns at most `limit` runs, newest first.
+    ///
+    /// # Errors
+    ///
+    /// When the database does not answer.
+    pub async fn runs(
+        &self,
+        pipeline: Option<&PipelineName>,
+        limit: u32,
+    ) -> Result<Vec<Run>, Error> {
+        let rows = match pipeline {
+            Some(pipeline) => {
+                let sql = select_run!(
+                    "where pipeline = $1 order by started_at desc, id desc limit $2"
+                );
+                self.pool.fetch(sql, args![pipeline, limit]).await?
+            }
+            None => {
+                let sql = select_run!("order by started_at desc, id desc limit $1");
+                self.pool.fetch(sql, args![limit]).await?
+            }
+        };
+        self.with_targets(rows).await
+    }
+
+    /// Returns the runs that are going on.
+    ///
+    /// # Errors
+    ///
+    /// When the database does not answer.
+    pub async fn running_runs(&self) -> Result<Vec<Run>, Error> {
+        let rows =
+            self.pool.fetch(select_run!("where state = 'running' order by id"), args![]).await?;
+        self.with_targets(rows).await
+    }
+
+    /// Counts the runs by state.
+    ///
+    /// # Errors
+    ///
+    /// When the database does not answer.
+    pub async fn count_runs(&self) -> Result<Vec<(RunState, u64)>, Error> {
+        let rows: Vec<(String, i64)> =
+            self.pool.fetch("select state, count(*) from runs group by state", args![]).await?;
+        rows.into_iter()
+            .map(|(state, number)| Ok((state.parse()?, number.unsigned_abs())))
+            .collect()
+    }
+
+    /// Returns the newest run of a pipeline that reads its source, with the time it started.
+    ///
+    /// # Errors
+    ///
+    /// When the database does not answer.
+    pub async fn last_reading_run(
+        &self,
+        pipeline: &PipelineName,
+    ) -> Result<Option<(RunId, DateTime<Utc>)>, Error> {
+        let row: Option<(String, DateTime<Utc>)> = self
+            .pool
+            .fetch_optional(
+                "select id, started_at from runs where pipeline = $1 and trigger_kind <> 'replay' \
+                 order by started_at desc, id desc limit 1",
+                args![pipeline],
+            )
+            .await?;
+        row.map(|(id, started_at)| {
+            let id = id.parse().map_err(|error| Error::unreadable("runs.id", error))?;
+            Ok((id, started_at))
+        })
+        .transpose()
+    }
+
+    /// Brings the books of a run up to date with its ledger and returns it. A run that has ended is
+    /// returned as it is.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoRun`] where there is none of that id.
+    pub async fn settle_run(&self, id: RunId, now: DateTime<Utc>) -> Result<Run, Error> {
+        let mut tx = self.pool.begin().await?;
+        if lock(&mut tx, id).await? == RunState::Running {
+            settle(&mut tx, id, now).await?;
+        }
+        let run = get(&mut tx, id).await?;
+        tx.commit().await?;
+        Ok(run)
+    }
+
+    /// Ends a run, if it is still going, and returns it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoRun`] where there is none of that id.
+    pub async fn end_run(
+        &self,
+        id: RunId,
+        state: RunState,
+        reason: &str,
+        hint: &str,
+        now: DateTime<Utc>,
+    ) -> Result<Run, Error> {
+        let mut tx = self.pool.begin().await?;
+        end(&mut tx, id, &Ending { state, reason, hint }, now).await?;
+        let run = get(&mut tx, id).await?;
+        tx.commit().await?;
+        Ok(run)
+    }
+
+    /// Makes a new attempt of a run whose work was lost, unless it has moved since it was `seen`.
+    ///
+    /// What is not loaded is extracted again, and no longer counts as it was.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoRun`] where there is none of that id.
+    pub async fn hand_out_again(
+        &self,
+        seen: &Run,
+        now: DateTime<Utc>,
+    ) -> Result<Option<HandedOut>, Error> {
+        let id = seen.id;
+        let mut tx = self.pool.begin().await?;
+        if lock(&mut tx, id).await? != RunState::Running {
+            return Ok(None);
+        }
+        settle(&mut tx, id, now).await?;
+        let run = get(&mut tx, id).await?;
+        let moved = run.attempt != seen.attempt || run.last_progress_at != seen.last_progress_at;
+        if moved || run.books.balanced {
+            tx.commit().await?;
+            return Ok(None);
+        }
+        match (run.trigger, run.full) {
+            (Trigger::Replay, _) => void_replay(&mut tx, id).await?,
+            (Trigger::Manual | Trigger::Interval, true) => {
+                tx.execute(
+                    "update batches set voided = true where run_id = $1 and not voided",
+                    args![id],
+                )
+                .await?;
+            }
+            (Trigger::Manual | Trigger::Interval, false) => {
+                void_after_chains(&mut tx, id, run.attempt).await?;
+            }
+        }
+        let base = extraction_base(&mut tx, &run.pipeline, now).await?;
+        tx.execute(
+            "update runs set attempt = attempt + 1, attempt_base = $2, planned = false, \
+             last_progress_at = $3, extraction_ended = false where id = $1",
+            args![id, base, now],
+        )
+        .await?;
+        settle(&mut tx, id, now).await?;
+        let run = get(&mut tx, id).await?;
+        let cursors: Vec<(String, String)> = if run.full {
+            Vec::new()
+        } else {
+            tx.fetch(
+                "select part, cursor_text from cursors where pipeline = $1 order by part",
+                args![&run.pipeline],
+            )
+            .await?
+        };
+        tx.commit().await?;
+        let cursors =
+            cursors.into_iter().map(|(part, cursor)| LoadedCursor { part, cursor }).collect();
+        Ok(Some(HandedOut { run, cursors }))
+    }
+
+    /// Marks the sweep of a target as handed out, if nobody else has since it was handed out
+    /// `seen_attempt` times. Returns how often it was handed out now.
+    ///
+    /// # Errors
+    ///
+    /// When the database does not answer.
+    pub async fn issue_sweep(
+        &self,
+        run: RunId,
+        target: &str,
+        seen_attempt: u32,
+        now: DateTime<Utc>,
+    ) -> Result<Option<u32>, Error> {
+        let mut tx = self.pool.begin().await?;
+        let issued = tx
+            .execute(
+                "update run_targets set sweep = 'issued', sweep_attempt = sweep_attempt + 1 \
+                 where run_id = $1 and target = $2 and sweep_attempt = $3 \
+                 and sweep in ('pending', 'issued')",
+                args![run, target, seen_attempt],
+            )
+            .await?;
+        if issued > 0 {
+            tx.execute("update runs set last_progress_at = $2 where id = $1", args![run, now])
+                .await?;
+        }
+        tx.commit().await?;
+        Ok((issued > 0).then_some(seen_attempt + 1))
+    }
+
+    /// Leaves the sweep of a target out and says why in a note.
+    ///
+    /// # Errors
+    ///
+    /// When the database does not answer.
+    pub async fn withhold_sweep(
+        &self,
+        run: RunId,
+        target: &str,
+        why: &str,
+        now: DateTime<Utc>,
+    ) -> Result<(), Error> {
+        let mut tx = self.pool.begin().await?;
+        tx.execute(
+            "update run_targets set sweep = $3 \
+             where run_id = $1 and target = $2 and sweep = 'pending'",
+            args![run, target, SweepState::Withheld.as_str()],
+        )
+        .await?;
+        note(&mut tx, run, "scheduler", why, now).await?;
+        tx.commit().await
+    }
+
+    async fn with_targets(&self, rows: Vec<RunRow>) -> Result<Vec<Run>, Error> {
+        if rows.is_empty() {
+            return Ok(Vec::new());
+        }
+        let places: Vec<String> = (1..=rows.len()).map(|place| format!("${place}")).collect();
+        let sql = format!(
+            "{} ({}) order by run_id, position",
+            select_target!("where run_id in"),
+            places.join(", ")
+        );
+        let ids = rows.iter().map(|row| row.id().into()).collect();
+        let mut targets: HashMap<String, Vec<_>> = HashMap::new();
+        for row in self.pool.fetch::<TargetRow>(sql, ids).await? {
+            targets.entry(row.run_id.clone()).or_default().push(row.into_books()?);
+        }
+        rows.into_iter()
+            .map(|row| {
+                let targets = targets.remove(row.id()).unwrap_or_default();
+                row.into_run(targets)
+            })
+            .collect()
+    }
+}
+
+/// Locks a run for the rest of the transaction and returns its state.
+pub(crate) async fn lock(tx: &mut Tx, id: RunId) -> Result<RunState, Error> {
+    let states: Vec<(String,)> =
+        tx.fetch_locked("select state from runs where id = $1", args![id]).await?;
+    match states.first() {
+        Some((state,)) => state.parse(),
+        None => Err(Error::NoRun(id)),
+    }
+}
+
+pub(crate) async fn get(tx: &mut Tx, id: RunId) -> Result<Run, Error> {
+    let row: RunRow = tx
+        .fetch_optional(select_run!("where id = $1"), args![id])
+        .await?
+        .ok_or(Error::NoRun(id))?;
+    let targets: Vec<TargetRow> =
+        tx.fetch(select_target!("where run_id = $1 order by position"), args![id]).await?;
+    row.into_run(targets.into_iter().map(TargetRow::into_books).collect::<Result<_, _>>()?)
+}
+
+/// Inserts a run with its targets, unless another one of the pipeline is going or it exists.
+pub(crate) async fn insert(
+    tx: &mut Tx,
+    new: &NewRun,
+    now: DateTime<Utc>,
+) -> Result<RunId, Error> {
+    let current: Vec<(i64,)> = tx
+        .fetch_locked(
+            "select revision from pipelines where name = $1 and deleted_at is null",
+            args![&new.pipeline],
+        )
+        .await?;
+    match current.first() {
+        None => return Err(Error::NoPipeline(new.pipeline.clone())),
+        Some((revision,)) if *revision != i64::from(new.revision) => {
+            return Err(Error::Changed(new.pipeline.clone()));
+        }
+        Some(_) => {}
+    }
+    let id = RunId::generate();
+    let base = extraction_base(tx, &new.pipeline, now).await?;
+    let accepted = serde_json::to_string(&new.accepted_fields).expect("texts can be written");
+    let inserted = tx
+        .execute(
+            "insert into runs (id, pipeline, revision, trigger_kind, due_key, state, attempt, \
+             started_at, extraction_base, attempt_base, full_read, confirm_loss, \
+             accepted_fields, last_progress_at, planned) \
+             values ($1, $2, $3, $4, $5, 'running', 1, $6, $7, $7, $8, $9, $10, $6, false) \
+             on conflict do nothing",
+            args![
+                id,
+                &new.pipeline,
+                new.revision,
+                new.trigger.as_str(),
+                new.due_key.clone(),
+                now,
+                base,
+                new.full,
+                new.confirm_loss,
+                accepted
+            ],
+        )
+        .await?;
+    if inserted == 0 {
+        return Err(why_not(tx, &new.pipeline).await?);
+    }
+    let targets = new
+        .targets
+        .iter()
+        .enumerate()
+        .map(|(position, target)| {
+            let sweep = if target.sweep { SweepState::Pending } else { SweepState::None };
+            args![id, position as u64, &target.name, sweep.as_str()]
+        })
+        .collect();
+    tx.insert("insert into run_targets (run_id, position, target, sweep)", targets, "").await?;
+    Ok(id)
+}
+
+async fn why_not(tx: &mut Tx, pipeline: &PipelineName) -> Result<Error, Error> {
+    let running: Option<(String,)> = tx
+        .fetch_optional(
+            "select id from runs where pipeline = $1 and state = 'running'",
+            args![pipeline],
+        )
+        .await?;
+    Ok(match running {
+        Some((run,)) => Error::StillRunning {
+            pipeline: pipeline.clone(),
+            run: run.parse().map_err(|error| Error::unreadable("runs.id", error))?,
+        },
+        None => Error::NotDue(pipeline.clone()),
+    })
+}
+
+/// The time of the next extraction: now, but later than any that the pipeline had before.
+async fn extraction_base(
+    tx: &mut Tx,
+    pipeline: &PipelineName,
+    now: DateTime<Utc>,
+) -> Result<i64, Error> {
+    let end: Option<(i64,)> = tx
+        .fetch_optional("select extraction_end from clocks where pipeline = $1", args![pipeline])
+        .await?;
+    let now = now.timestamp_nanos_opt().unwrap_or(i64::MAX);
+    Ok(end.map_or(now, |(end,)| now.max(end.saturating_add(1))))
+}
+
+/// Voids what lies behind the chains of loaded batches: that is extracted again.
+async fn void_after_chains(tx: &mut Tx, id: RunId, attempt: u32) -> Result<(), Error> {
+    tx.execute(
+        "update batches set voided = true \
+         where run_id = $1 and attempt = $2 and not voided and sequence >= coalesce(( \
+             select p.loaded_batches from parts p where p.run_id = batches.run_id \
+             and p.attempt = batches.attempt and p.part = batches.part), 0)",
+        args![id, attempt],
+    )
+    .await?;
+    Ok(())
+}
+
+/// Voids the batches of a replay that are not accounted for, so that their records go out again.
+async fn void_replay(tx: &mut Tx, id: RunId) -> Result<(), Error> {
+    tx.execute(
+        concat!(
+            "update batches set voided = true where run_id = $1 and not voided and batch in ( \
+                 select b.batch from batches b \
+                 left join transforms t on t.run_id = b.run_id and t.attempt = b.attempt \
+                     and t.batch = b.batch \
+                 where b.run_id = $1 and not b.voided and not ",
+            done!(),
+            ")"
+        ),
+        args![id],
+    )
+    .await?;
+    tx.execute(
+        "update quarantine set replay_batch = null \
+         where replay_run = $1 and replay_batch is not null and replay_batch not in ( \
+             select batch from batches where run_id = $1 and not voided)",
+        args![id],
+    )
+    .await?;
+    Ok(())
+}

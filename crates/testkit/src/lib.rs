@@ -1,0 +1,9 @@
+//! What tests of several crates share: real servers that end with the test, and fakes of sources and
+//! targets whose faults are scripted.
+
+pub mod gate;
+pub mod nats;
+pub mod postgres;
+pub mod records;
+pub mod source;
+pub mod target;

@@ -1,0 +1,162 @@
+use std::sync::Arc;
+
+use arrow_array::{ArrayRef, Decimal128Array, Int64Array, StringArray};
+
+use super::*;
+use crate::{table::Column, written};
+
+fn column(name: &str, field_type: FieldType, values: ArrayRef) -> Column {
+    Column { name: name.to_owned(), field_type, values, presence: None }
+}
+
+fn table() -> Table {
+    let amount = Decimal128Array::from(vec![Some(1250), Some(-5), None])
+        .with_precision_and_scale(12, 2)
+        .unwrap();
+    let columns = vec![
+        column("amount", "decimal(12,2)".parse().unwrap(), Arc::new(amount)),
+        column("n", FieldType::Integer, Arc::new(Int64Array::from(vec![Some(3), Some(0), None]))),
+        column("name", FieldType::Text, Arc::new(StringArray::from(vec![" Änne ", "b", "c"]))),
+        column(
+            "day",
+            FieldType::Timestamp,
+            Arc::new(
+                arrow_array::TimestampMicrosecondArray::from(vec![0, 1_000_000, -1])
+                    .with_data_type(FieldType::Timestamp.arrow()),
+            ),
+        ),
+        column(
+            "address",
+            FieldType::Json,
+            Arc::new(StringArray::from(vec![
+                r#"{"city": "Ulm", "rates": [1.10, 2], "big": 12345678901234567890}"#,
+                "{}",
+                "null",
+            ])),
+        ),
+    ];
+    Table::new(columns, 3)
+}
+
+/// Evaluates for every record and writes the results, or the reasons why there is none.
+fn all(source: &str, field_type: &str) -> Vec<String> {
+    let field_type: FieldType = field_type.parse().unwrap();
+    let mut found = Vec::new();
+    Evaluator::new(source).unwrap().each(&table(), |_, result| {
+        let mut results = Results::new(field_type, 1);
+        found.push(match result.and_then(|value| results.push(&value)) {
+            Ok(()) => {
+                let mut text = String::new();
+                written::write_json(field_type, &results.finish(), 0, &mut text);
+                text
+            }
+            Err(Failure(reason)) => reason,
+        });
+    });
+    found
+}
+
+fn first(source: &str, field_type: &str) -> String {
+    all(source, field_type).swap_remove(0)
+}
+
+#[test]
+fn decimals_meet_other_numbers_exactly() {
+    for source in [
+        "amount * 1.1 == 13.75",
+        "1.1 * amount == 13.75",
+        "0.0 < amount",
+        "5 < amount && amount < 13",
+        "12.5 == amount",
+        "amount in [1, 12.50]",
+        "-amount == decimal('-12.5')",
+        "amount + amount - n == 22",
+        "address.rates[0] == 1.1",
+        "address.rates.exists(r, r > amount) == false",
+        "[1, 2].map(x, amount * x)[1] == 25",
+    ] {
+        assert_eq!(first(source, "boolean"), "true", "{source}");
+    }
+    assert_eq!(first("amount * 1.19", "decimal(14,4)"), "14.8750");
+    assert_eq!(first("round(amount * 1.19, 2)", "decimal(14,2)"), "14.88");
+    assert_eq!(first("divide(amount, n, 3)", "decimal(14,3)"), "4.167");
+    assert!(first("amount * 1.19", "decimal(14,2)").contains("not exactly"));
+    assert!(first("amount / n", "decimal(14,2)").contains("write `divide"));
+}
+
+#[test]
+fn texts_and_times_have_their_functions() {
+    for (source, field_type, expected) in [
+        ("name.trim().lower()", "text", r#""änne""#),
+        ("upper(trim(name))", "text", r#""ÄNNE""#),
+        ("trim(name).length()", "integer", "4"),
+        ("trim(name).substring(1, 3)", "text", r#""nn""#),
+        ("name.replace('n', 'mm').trim()", "text", r#""Ämmmme""#),
+        ("'a-b-c'.split('-').join('+')", "text", r#""a+b+c""#),
+        ("'über'.indexOf('r')", "integer", "3"),
+        ("'abc'.matches_whole('[a-z]')", "boolean", "false"),
+        (
+            "sha256('abc')",
+            "text",
+            r#""ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad""#,
+        ),
+        ("year(day) + month(day) + day.day()", "integer", "1972"),
+        ("date('2024-02-29').add_months(12)", "date", r#""2025-02-28""#),
+        ("add_days(day, -1)", "date", r#""1969-12-31""#),
+        ("days_between(day, date('1970-02-01'))", "integer", "31"),
+        ("parse_date('31.12.1999', '%d.%m.%Y')", "date", r#""1999-12-31""#),
+        ("format_time(day, '%Y/%m')", "text", r#""1970/01""#),
+        ("coalesce(null, null, name.trim())", "text", r#""Änne""#),
+        ("coalesce(null, null)", "text", "null"),
+        ("address.city + ' ' + string(amount)", "text", r#""Ulm 12.50""#),
+        ("{'a': amount, 'b': [n, null]}", "json", r#"{"a":12.50,"b":[3,null]}"#),
+        ("date(day)", "date", r#""1970-01-01""#),
+        ("n", "decimal(5,1)", "3.0"),
+        ("address.big", "decimal(20,0)", "12345678901234567890"),
+    ] {
+        assert_eq!(first(source, field_type), expected, "{source}");
+    }
+}
+
+#[test]
+fn what_has_no_result_says_why_without_values() {
+    let found = all("100 / n", "integer");
+    assert_eq!(found[0], "33");
+    assert_eq!(found[1], "the expression has no result: a number is divided by zero");
+    assert!(found[2].contains("does not work on"), "{}", found[2]);
+    let found = all("day", "date");
+    assert!(found[1].contains("not exactly a date"), "{}", found[1]);
+    assert!(first("address.street", "text").contains("does not have the key"));
+    let found = first("decimal(name)", "text");
+    assert!(found.contains("not a number") && !found.contains("nne"), "{found}");
+    let found = first("timestamp(name) < day", "boolean");
+    assert!(found.contains("`timestamp` failed") && !found.contains("nne"), "{found}");
+    assert!(first("name", "integer").contains("gives string"));
+    assert_eq!(all("has(address.city)", "boolean")[..2], ["true", "false"]);
+}
+
+#[test]
+fn a_long_list_is_refused() {
+    let long = format!("[{}1]", "1,".repeat(1_000));
+    let values: ArrayRef = Arc::new(StringArray::from(vec![long]));
+    let table = Table::new(vec![column("list", FieldType::Json, values)], 1);
+    Evaluator::new("list.all(x, x > 0)").unwrap().each(&table, |_, result| {
+        let Err(Failure(reason)) = result else { panic!("it was not refused") };
+        assert!(reason.contains("too long"), "{reason}");
+    });
+}
+
+#[test]
+fn every_declared_function_exists() {
+    let env = environment();
+    let undeclared: Vec<_> = FUNCTIONS
+        .iter()
+        .filter(|name| {
+            let call = format!("{name}(@)").replace("(@)", "()");
+            let program = env.compile(&call).unwrap();
+            let context = Context::with_env(Arc::clone(&env));
+            matches!(program.execute(&context), Err(ExecutionError::UndeclaredReference(_)))
+        })
+        .collect();
+    assert!(undeclared.is_empty(), "{undeclared:?}");
+}

@@ -1,0 +1,273 @@
+//! All commands and options.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+
+/// Keeps customer data consistent: reads it from every system, adapts it to one shape and keeps any
+/// number of targets in step.
+#[derive(Debug, Parser)]
+#[command(name = "tributary", version, propagate_version = true, after_help = AFTER_HELP)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+const AFTER_HELP: &str = "\
+Exit codes:
+  0  success
+  1  failure: a run failed or was cancelled, a pipeline has problems, a check found something
+  2  bad usage
+  3  the server cannot be reached
+
+Results go to stdout, logs and progress to stderr.";
+
+/// Options of every command.
+#[derive(Debug, Args)]
+pub(crate) struct Global {
+    /// Address of the control plane. Default: what `tributary up` wrote to the data folder, or else
+    /// http://127.0.0.1:7000.
+    #[arg(long, global = true, env = "TRIBUTARY_SERVER", value_name = "ADDRESS")]
+    pub(crate) server: Option<String>,
+    /// Data folder of `tributary up`.
+    #[arg(
+        long,
+        global = true,
+        env = "TRIBUTARY_DATA",
+        value_name = "DIR",
+        default_value = ".tributary"
+    )]
+    pub(crate) data: PathBuf,
+    /// Form of the results. JSON is one document with a stable shape; while watching, one per line.
+    #[arg(long, short, global = true, value_enum, default_value_t)]
+    pub(crate) output: Format,
+}
+
+/// Form of the results.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub(crate) enum Format {
+    /// Tables and sentences.
+    #[default]
+    Text,
+    /// JSON.
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run everything here: all services in one process, a NATS server, SQLite files in one folder.
+    ///
+    /// Serves until Ctrl-C, which finishes what is in hand and leaves nothing running. Relative
+    /// paths in pipelines are relative to the folder that this command is started in.
+    Up(Up),
+    /// Run the scheduler: pipelines, runs, the ledger, the gRPC API.
+    Scheduler(Service),
+    /// Run an extractor: reads sources.
+    Extractor(Service),
+    /// Run a transformer: maps, types and checks records.
+    Transformer(Service),
+    /// Run a loader: writes to targets.
+    Loader(Service),
+    /// Store pipelines, all or none; what has not changed keeps its revision.
+    Apply(Files),
+    /// Tell what applying would change, also in the targets, and change nothing.
+    Plan(Files),
+    /// Check whether the connections of a pipeline can be reached and its fields exist.
+    Check(Pipeline),
+    /// List the streams of a pipeline's source, with fields, types and keys.
+    Discover(Pipeline),
+    /// List the pipelines.
+    Pipelines(Pipelines),
+    /// Show a pipeline with its text.
+    Show(Name),
+    /// Remove a pipeline and what waits for it. Targets and finished runs stay.
+    Delete(Name),
+    /// Start a run of a pipeline.
+    Run(Run),
+    /// List runs, newest first.
+    Runs(Runs),
+    /// Follow a run to its end and print its ledger.
+    Watch(RunId),
+    /// End a run before its time. What is loaded stays; the next run goes on from there.
+    Cancel(RunId),
+    /// Records that could not be transformed or loaded.
+    #[command(subcommand)]
+    Quarantine(Quarantine),
+    /// Print a completion script for a shell.
+    Completions {
+        /// The shell.
+        shell: Shell,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Up {
+    /// Address of the gRPC API; port 0 takes a free one. Default 127.0.0.1:7000.
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) listen: Option<SocketAddr>,
+    /// The NATS server, 2.15.1 or newer. Default: .tools/venv/bin/nats-server, then the PATH.
+    #[arg(long, env = "TRIBUTARY_NATS_SERVER", value_name = "FILE")]
+    pub(crate) nats_server: Option<PathBuf>,
+    /// Settings in YAML: the sections `telemetry`, `http`, `bus`, `scheduler`, `extractor`,
+    /// `transformer`, `loader`. The environment goes over it (TRIBUTARY_LOADER__…, and
+    /// TRIBUTARY_UP__… for telemetry and http).
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// File to create as soon as everything is ready, for scripts that wait for it.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ready_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Service {
+    /// Settings in YAML. The environment goes over it (TRIBUTARY_<SERVICE>__KEY__SUB).
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Files {
+    /// Pipeline files, or folders with *.yaml and *.yml files; `-` reads stdin.
+    #[arg(long, short, required = true, num_args = 1.., value_name = "FILE|DIR")]
+    pub(crate) file: Vec<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub(crate) struct Pipeline {
+    /// Name of a stored pipeline.
+    pub(crate) name: Option<String>,
+    /// File of a pipeline that need not be stored; `-` reads stdin.
+    #[arg(long, short, value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Pipelines {
+    /// Wait up to a minute for the server to answer.
+    #[arg(long)]
+    pub(crate) wait: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Name {
+    /// Name of the pipeline.
+    pub(crate) name: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Run {
+    /// Name of the pipeline.
+    pub(crate) name: String,
+    /// Read everything, whatever was read before.
+    #[arg(long)]
+    pub(crate) full: bool,
+    /// Let a snapshot remove any share of the target's rows.
+    #[arg(long)]
+    pub(crate) confirm_loss: bool,
+    /// Accept a field that the source has and the schema does not know, from now on.
+    #[arg(long, num_args = 1.., value_name = "FIELD")]
+    pub(crate) accept: Vec<String>,
+    /// Wait for the end and print the ledger.
+    #[arg(long)]
+    pub(crate) wait: bool,
+    /// As --wait, and show the progress of every stage.
+    #[arg(long)]
+    pub(crate) watch: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Runs {
+    /// Only runs of this pipeline.
+    pub(crate) name: Option<String>,
+    /// At most so many, 1 to 1000.
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) limit: u32,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RunId {
+    /// Id of the run.
+    pub(crate) run: String,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Quarantine {
+    /// List quarantined records, newest first, without their contents.
+    List {
+        #[command(flatten)]
+        selection: Selection,
+        /// At most so many, 1 to 1000.
+        #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
+        limit: u32,
+    },
+    /// Show one quarantined record with its contents.
+    Show {
+        /// Id in the quarantine.
+        id: i64,
+    },
+    /// Send records through the current revision of their pipeline again, as a run of their own.
+    Replay(Required),
+    /// Remove records for good.
+    Drop(Required),
+}
+
+/// Which quarantined records; all conditions must hold.
+#[derive(Debug, Args)]
+pub(crate) struct Selection {
+    /// Of this pipeline.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) pipeline: Option<String>,
+    /// Of this run.
+    #[arg(long, value_name = "RUN")]
+    pub(crate) run: Option<String>,
+    /// With this reason code, such as `type` or `constraint`.
+    #[arg(long, value_name = "CODE")]
+    pub(crate) code: Option<String>,
+    /// With these ids.
+    #[arg(long, num_args = 1.., value_name = "ID")]
+    pub(crate) id: Vec<i64>,
+}
+
+/// A selection that is not everything by accident.
+#[derive(Debug, Args)]
+pub(crate) struct Required {
+    #[command(flatten)]
+    pub(crate) selection: Selection,
+    /// All records in the quarantine.
+    #[arg(long, conflicts_with_all = ["pipeline", "run", "code", "id"],
+        required_unless_present_any = ["pipeline", "run", "code", "id"])]
+    pub(crate) all: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_commands_fit_each_other() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn dropping_everything_must_be_said() {
+        let parse = |args: &[&str]| Cli::try_parse_from([&["tributary"], args].concat());
+        assert!(parse(&["quarantine", "drop"]).is_err());
+        assert!(parse(&["quarantine", "drop", "--all", "--code", "type"]).is_err());
+        assert!(parse(&["quarantine", "drop", "--all"]).is_ok());
+        assert!(parse(&["quarantine", "drop", "--id", "3", "4"]).is_ok());
+    }
+
+    #[test]
+    fn a_check_wants_a_name_or_a_file() {
+        let parse = |args: &[&str]| Cli::try_parse_from([&["tributary", "check"], args].concat());
+        assert!(parse(&[]).is_err());
+        assert!(parse(&["orders", "-f", "orders.yaml"]).is_err());
+        assert!(parse(&["orders"]).is_ok());
+    }
+}

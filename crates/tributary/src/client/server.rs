@@ -1,0 +1,101 @@
+//! Finds and reaches the control plane.
+
+use std::{error::Error, fs, path::PathBuf, time::Duration};
+
+use tokio::time::{Instant, sleep};
+use tonic::{
+    Code, Status,
+    transport::{Channel, Endpoint},
+};
+
+use crate::{cli::Global, failure::Failure};
+
+const DEFAULT: &str = "http://127.0.0.1:7000";
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long `--wait` waits for a server that is starting.
+const PATIENCE: Duration = Duration::from_secs(60);
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// The control plane as the command line, the environment or `tributary up` name it.
+#[derive(Debug, Clone)]
+pub(crate) struct Server {
+    address: String,
+    /// The file that the address was read from.
+    file: Option<PathBuf>,
+}
+
+impl Server {
+    /// Looks where the server is; does not ask it anything.
+    pub(crate) fn find(global: &Global) -> Self {
+        if let Some(address) = &global.server {
+            return Self { address: with_scheme(address), file: None };
+        }
+        let file = global.data.join("address");
+        match fs::read_to_string(&file) {
+            Ok(address) => Self { address: with_scheme(address.trim()), file: Some(file) },
+            Err(_) => Self { address: DEFAULT.to_owned(), file: None },
+        }
+    }
+
+    /// Opens a connection.
+    pub(crate) async fn connect(&self) -> Result<Channel, Failure> {
+        let endpoint = Endpoint::from_shared(self.address.clone()).map_err(|error| {
+            let hint = "write it as `http://HOST:PORT`";
+            Failure::new(format!("the address `{}` cannot be used", self.address), error, hint)
+        })?;
+        let connected = endpoint.connect_timeout(CONNECT_TIMEOUT).connect().await;
+        connected.map_err(|error| self.unreachable(&innermost(&error)))
+    }
+
+    /// Turns what the server answered instead of a result into what the user reads.
+    pub(crate) fn refused(&self, what: impl Into<String>, status: &Status) -> Failure {
+        if is_lost(status) {
+            let detail = status.source().map_or_else(|| status.message().to_owned(), innermost);
+            return self.unreachable(&detail);
+        }
+        Failure::refused(what, status)
+    }
+
+    fn unreachable(&self, detail: &str) -> Failure {
+        let hint = match &self.file {
+            Some(file) => format!(
+                "the address comes from {}: start `tributary up` again, or give --server",
+                file.display()
+            ),
+            None => "start `tributary up`, or give --server or TRIBUTARY_SERVER".to_owned(),
+        };
+        Failure::unreachable(&self.address, detail, &hint)
+    }
+}
+
+/// Waits until a server answers and returns it.
+pub(crate) async fn wait(global: &Global) -> Result<Server, Failure> {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        // The address may appear while we wait.
+        let server = Server::find(global);
+        match server.connect().await {
+            Ok(_) => return Ok(server),
+            Err(failure) if Instant::now() >= end => return Err(failure),
+            Err(_) => sleep(PAUSE).await,
+        }
+    }
+}
+
+/// Tells whether the connection is to blame and not the request.
+pub(crate) fn is_lost(status: &Status) -> bool {
+    let broken = status.code() == Code::Unknown && status.source().is_some();
+    status.code() == Code::Unavailable || broken
+}
+
+fn with_scheme(address: &str) -> String {
+    if address.contains("://") { address.to_owned() } else { format!("http://{address}") }
+}
+
+fn innermost(error: &(dyn Error + 'static)) -> String {
+    let mut innermost = error;
+    while let Some(cause) = innermost.source() {
+        innermost = cause;
+    }
+    innermost.to_string()
+}

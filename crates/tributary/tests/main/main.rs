@@ -1,0 +1,6 @@
+//! The binary as a user meets it.
+
+mod client;
+mod fake;
+mod process;
+mod up;

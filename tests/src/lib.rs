@@ -1,0 +1,21 @@
+#![doc = include_str!("../README.md")]
+
+mod client;
+mod customers;
+mod fingerprint;
+mod process;
+mod seed;
+mod service;
+mod system;
+mod tap;
+mod usage;
+
+pub use client::Client;
+pub use customers::{Customer, Customers, Edition, SCHEMA};
+pub use fingerprint::Fingerprint;
+pub use process::{Process, binary};
+pub use seed::Seed;
+pub use service::{Role, Service};
+pub use system::{Layout, System};
+pub use tap::{Captured, Seen, Tap};
+pub use usage::{Usage, children};

@@ -1,0 +1,280 @@
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+use tempfile::TempDir;
+use testkit::{nats::Nats, postgres::Postgres};
+
+use crate::{
+    Client, Customer, Customers, Edition, Fingerprint, Process, Role, SCHEMA, Service, Tap, binary,
+    service::free_address,
+};
+
+/// Prefix of all names on the broker.
+const PREFIX: &str = "story";
+
+/// What a system consists of.
+#[derive(Debug, Clone)]
+pub struct Layout {
+    /// Number of processes of each role.
+    pub replicas: usize,
+    /// The broker syncs before it acknowledges, and PostgreSQL as well.
+    pub durable: bool,
+    /// Settings beyond the defaults: role, key such as `batch.max_records`, value.
+    pub settings: Vec<(Role, &'static str, String)>,
+}
+
+impl Default for Layout {
+    fn default() -> Self {
+        Self { replicas: 1, durable: false, settings: Vec::new() }
+    }
+}
+
+impl Layout {
+    /// One process of each role, small batches so that a run has many, and work of a killed process
+    /// goes to another one soon.
+    #[must_use]
+    pub fn for_faults() -> Self {
+        let settings = Role::ALL.map(|role| (role, "bus.ack_wait", "2s".to_owned()));
+        Self::default()
+            .with_all(settings)
+            .with(Role::Scheduler, "stalled_after", "3s")
+            .with(Role::Extractor, "batch_bytes", "48KiB")
+            .with(Role::Loader, "group_messages", "4")
+    }
+
+    /// Sets a key of all services of a role.
+    #[must_use]
+    pub fn with(self, role: Role, key: &'static str, value: &str) -> Self {
+        self.with_all([(role, key, value.to_owned())])
+    }
+
+    /// Sets the number of processes of each role.
+    #[must_use]
+    pub fn with_replicas(mut self, replicas: usize) -> Self {
+        self.replicas = replicas;
+        self
+    }
+
+    /// Sets a key of all services.
+    #[must_use]
+    pub fn with_everywhere(self, key: &'static str, value: &str) -> Self {
+        self.with_all(Role::ALL.map(|role| (role, key, value.to_owned())))
+    }
+
+    /// The servers sync before they acknowledge.
+    #[must_use]
+    pub fn durable(mut self) -> Self {
+        self.durable = true;
+        self
+    }
+
+    fn with_all(
+        mut self,
+        settings: impl IntoIterator<Item = (Role, &'static str, String)>,
+    ) -> Self {
+        self.settings.extend(settings);
+        self
+    }
+}
+
+/// A broker, a database server and services, each a process of its own.
+#[derive(Debug)]
+pub struct System {
+    // Services first: they end before what they are connected to.
+    services: Vec<Service>,
+    /// The gRPC API.
+    pub client: Client,
+    /// Where the gRPC API listens.
+    pub address: SocketAddr,
+    /// The broker.
+    pub nats: Nats,
+    /// The database server of the control plane and the targets.
+    pub postgres: Postgres,
+    /// Database of the targets.
+    pub target: String,
+    folder: Option<TempDir>,
+}
+
+impl System {
+    /// Starts everything and waits until it can work.
+    ///
+    /// # Panics
+    ///
+    /// When something does not start.
+    pub async fn start(layout: Layout) -> Self {
+        let mut system = Self::prepare(layout);
+        system.start_roles(&Role::ALL).await;
+        system
+    }
+
+    /// Starts the servers, and no service yet.
+    ///
+    /// # Panics
+    ///
+    /// When a server does not start.
+    #[must_use]
+    pub fn prepare(layout: Layout) -> Self {
+        let nats = if layout.durable { Nats::start_syncing() } else { Nats::start() };
+        let postgres = if layout.durable {
+            Postgres::start()
+        } else {
+            Postgres::start_with(&[("fsync", "off")])
+        };
+        let (control, target) = (postgres.create_database(), postgres.create_database());
+        let folder = tempfile::tempdir().expect("a temporary directory can be made");
+        let address = free_address();
+        let mut services = Vec::new();
+        for role in Role::ALL {
+            for replica in 0..layout.replicas {
+                let http = free_address();
+                let grpc = if replica == 0 { address } else { free_address() };
+                let mut settings = vec![
+                    ("bus.servers".to_owned(), nats.url()),
+                    ("bus.prefix".to_owned(), PREFIX.to_owned()),
+                    ("http.listen".to_owned(), http.to_string()),
+                ];
+                if role == Role::Scheduler {
+                    settings.push(("listen".to_owned(), grpc.to_string()));
+                    settings.push(("database".to_owned(), control.clone()));
+                }
+                for (_, key, value) in layout.settings.iter().filter(|(of, _, _)| *of == role) {
+                    settings.push(((*key).to_owned(), value.clone()));
+                }
+                let environment = settings
+                    .into_iter()
+                    .map(|(key, value)| (role.variable(&key), value))
+                    .collect();
+                let log = folder.path().join(format!("{}-{replica}.log", role.name()));
+                let arguments = vec![role.name().to_owned()];
+                let folder = folder.path().to_owned();
+                let process = Process::new(binary(), arguments, environment, folder, log);
+                services.push(Service::new(role, process, http));
+            }
+        }
+        let client = Client::new(address);
+        Self { services, client, address, nats, postgres, target, folder: Some(folder) }
+    }
+
+    /// Starts all services of some roles and waits until they can work.
+    ///
+    /// # Panics
+    ///
+    /// When one does not start.
+    pub async fn start_roles(&mut self, roles: &[Role]) {
+        let chosen = |service: &&mut Service| roles.contains(&service.role);
+        for service in self.services.iter_mut().filter(chosen) {
+            service.process.start().await;
+        }
+        for service in self.services.iter_mut().filter(chosen) {
+            service.ready().await;
+        }
+    }
+
+    /// Returns the first service of a role.
+    ///
+    /// # Panics
+    ///
+    /// When the system has none.
+    pub fn service(&mut self, role: Role) -> &mut Service {
+        self.services.iter_mut().find(|service| service.role == role).expect("one of each role")
+    }
+
+    /// Returns all services.
+    pub fn services(&mut self) -> &mut [Service] {
+        &mut self.services
+    }
+
+    /// Returns the folder of the test, which is the working directory of the services.
+    ///
+    /// # Panics
+    ///
+    /// Never: the folder is there as long as the system.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        self.folder.as_ref().expect("the folder is there as long as the system").path()
+    }
+
+    /// Listens to the broker.
+    pub async fn tap(&self) -> Tap {
+        Tap::listen(&self.nats.url(), PREFIX).await
+    }
+
+    /// Listens to the broker and doubles every message.
+    pub async fn doubler(&self) -> Tap {
+        Tap::double(&self.nats.url(), PREFIX).await
+    }
+
+    /// Writes customers as `files` CSV files that [`System::customers_pipeline`] reads, and returns
+    /// their paths.
+    ///
+    /// # Panics
+    ///
+    /// When they cannot be written.
+    pub fn write_customers(
+        &self,
+        customers: Customers,
+        files: u64,
+        edition: Edition,
+    ) -> Vec<PathBuf> {
+        let parts = customers.split(files).into_iter().enumerate();
+        parts
+            .map(|(index, part)| {
+                let path = self.folder().join(format!("customers-{index:03}.csv"));
+                part.write_csv(&path, edition).unwrap();
+                path
+            })
+            .collect()
+    }
+
+    /// Returns a pipeline `customers` from CSV files into the table `customers`.
+    #[must_use]
+    pub fn customers_pipeline(&self) -> String {
+        format!(
+            "pipeline: customers\n\
+             source:\n  csv: {{path: \"{}/customers-*.csv\"}}\n\
+             schema: {SCHEMA}\n\
+             key: [id]\n\
+             newest_by: updated_at\n\
+             targets:\n  store:\n    postgres: {{url: \"{}\", table: customers}}\n",
+            self.folder().display(),
+            self.target,
+        )
+    }
+
+    /// Returns the fingerprint of the customers in the target, as PostgreSQL computes it.
+    #[must_use]
+    pub fn fingerprint(&self) -> Fingerprint {
+        self.fingerprint_of("customers")
+    }
+
+    /// Returns the fingerprint of the customers in a table of the target.
+    #[must_use]
+    pub fn fingerprint_of(&self, table: &str) -> Fingerprint {
+        let sql = Fingerprint::sql(Customer::CANONICAL_SQL, table);
+        Fingerprint::parse(&self.postgres.execute(&self.target, &sql))
+    }
+
+    /// Runs SQL in the target and returns what `psql` prints.
+    #[must_use]
+    pub fn sql(&self, sql: &str) -> String {
+        self.postgres.execute(&self.target, sql).trim().to_owned()
+    }
+}
+
+impl Drop for System {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            for service in &self.services {
+                let log = service.process.log();
+                let tail: Vec<&str> = log.lines().rev().take(15).collect();
+                eprintln!("--- last words of the {}:", service.role.name());
+                tail.iter().rev().for_each(|line| eprintln!("{line}"));
+            }
+            if let Some(folder) = self.folder.take() {
+                eprintln!("--- everything is kept in {}", folder.keep().display());
+            }
+        }
+    }
+}
