@@ -26,12 +26,12 @@ lint: $(VENV)/checks
 	$(VENV)/bin/buf format --diff --exit-code proto
 
 bench: $(NATS)
-	cargo build --locked --release --bins
-	tests/bench/run.sh
+	cargo build --locked --release --workspace --bins
+	target/release/bench
 
 memory: $(NATS)
-	cargo build --locked --release --bins
-	tests/measure/memory.sh
+	cargo build --locked --release --workspace --bins
+	target/release/memory
 
 $(VENV):
 	python3 -m venv $(VENV)

@@ -45,7 +45,11 @@ impl Role {
     /// Returns the name of the variable that sets a key of the service.
     #[must_use]
     pub fn variable(self, key: &str) -> String {
-        format!("TRIBUTARY_{}__{}", self.name().to_uppercase(), key.to_uppercase().replace('.', "__"))
+        format!(
+            "TRIBUTARY_{}__{}",
+            self.name().to_uppercase(),
+            key.to_uppercase().replace('.', "__")
+        )
     }
 }
 
@@ -84,7 +88,10 @@ impl Service {
     pub async fn ready(&mut self) {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            if self.get("/health/ready").await.is_some_and(|answer| answer.starts_with("HTTP/1.1 200"))
+            if self
+                .get("/health/ready")
+                .await
+                .is_some_and(|answer| answer.starts_with("HTTP/1.1 200"))
             {
                 return;
             }

@@ -142,10 +142,8 @@ impl System {
                 for (_, key, value) in layout.settings.iter().filter(|(of, _, _)| *of == role) {
                     settings.push(((*key).to_owned(), value.clone()));
                 }
-                let environment = settings
-                    .into_iter()
-                    .map(|(key, value)| (role.variable(&key), value))
-                    .collect();
+                let environment =
+                    settings.into_iter().map(|(key, value)| (role.variable(&key), value)).collect();
                 let log = folder.path().join(format!("{}-{replica}.log", role.name()));
                 let arguments = vec![role.name().to_owned()];
                 let folder = folder.path().to_owned();
@@ -256,8 +254,21 @@ impl System {
         Fingerprint::parse(&self.postgres.execute(&self.target, &sql))
     }
 
-    /// Runs SQL in the target and returns what `psql` prints.
+    /// Returns the id of the process that all processes of PostgreSQL descend from.
+    ///
+    /// # Panics
+    ///
+    /// When the server does not run.
     #[must_use]
+    pub fn postmaster(&self) -> u32 {
+        let child = "select pid from pg_stat_activity where backend_type = 'checkpointer'";
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.sql(child)));
+        let status = status.expect("the checkpointer runs as long as the server");
+        let parent = status.lines().find_map(|line| line.strip_prefix("PPid:"));
+        parent.and_then(|id| id.trim().parse().ok()).expect("every process has a parent")
+    }
+
+    /// Runs SQL in the target and returns what `psql` prints.
     pub fn sql(&self, sql: &str) -> String {
         self.postgres.execute(&self.target, sql).trim().to_owned()
     }

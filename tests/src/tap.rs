@@ -127,7 +127,7 @@ impl Tap {
                     publish_copy(&to, &message).await;
                     counting.send_modify(|seen| seen.copies += 1);
                 }
-                if token == "raw" || token == "task" {
+                if token != "ledger" && token != "quarantine" {
                     keep.lock().expect("no one panics with it").push(message);
                 }
             }
@@ -156,7 +156,7 @@ impl Tap {
         }
     }
 
-    /// Returns the tasks and raw batches seen so far whose subject begins with `token`, in the order
+    /// Returns the tasks and batches seen so far whose subject begins with `token`, in the order
     /// in which they were published.
     ///
     /// # Panics

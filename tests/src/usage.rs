@@ -18,20 +18,26 @@ impl Usage {
     /// Looks at a process; nothing when there is none of that id.
     #[must_use]
     pub fn of(pid: u32) -> Option<Self> {
-        let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-        let bytes = |key: &str| {
-            let line = status.lines().find_map(|line| line.strip_prefix(key))?;
-            line.trim_start_matches(':').split_whitespace().next()?.parse::<u64>().ok()
-        };
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        // The name in brackets may hold spaces.
-        let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
-        let ticks = |index: usize| fields.get(index)?.parse::<f64>().ok();
-        Some(Self {
-            peak_bytes: bytes("VmHWM")? * 1024,
-            resident_bytes: bytes("VmRSS")? * 1024,
-            cpu_s: (ticks(11)? + ticks(12)?) / TICKS,
-        })
+        Self::look(pid, 2)
+    }
+
+    /// Looks at a process together with all that it has started, those that have ended included.
+    /// Memory is that of the largest one of those that run.
+    #[must_use]
+    pub fn of_family(pid: u32) -> Option<Self> {
+        let mut family = Self::look(pid, 4)?;
+        for child in children(pid).into_iter().filter_map(Self::of) {
+            family.peak_bytes = family.peak_bytes.max(child.peak_bytes);
+            family.resident_bytes = family.resident_bytes.max(child.resident_bytes);
+            family.cpu_s += child.cpu_s;
+        }
+        Some(family)
+    }
+
+    /// Forgets the peak of a process, so that the next look tells what came after.
+    pub fn forget_peak(pid: u32) {
+        // Without the right to do so the peak is that of the whole life.
+        fs::write(format!("/proc/{pid}/clear_refs"), "5").ok();
     }
 
     /// Returns the most memory that was ever resident, in MiB.
@@ -39,6 +45,24 @@ impl Usage {
     #[expect(clippy::cast_precision_loss, reason = "for people to read")]
     pub fn peak_mib(&self) -> f64 {
         self.peak_bytes as f64 / (1024.0 * 1024.0)
+    }
+
+    /// Looks at a process and adds up the first `times` of its four CPU times: user, system, and the
+    /// same of the children it has waited for.
+    fn look(pid: u32, times: usize) -> Option<Self> {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+        let bytes = |key: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(key))?;
+            line.split_whitespace().next()?.parse::<u64>().ok()
+        };
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        // The name in brackets may hold spaces.
+        let ticks = stat.rsplit_once(')')?.1.split_whitespace().skip(11).take(times);
+        Some(Self {
+            peak_bytes: bytes("VmHWM:")? * 1024,
+            resident_bytes: bytes("VmRSS:")? * 1024,
+            cpu_s: ticks.filter_map(|ticks| ticks.parse::<f64>().ok()).sum::<f64>() / TICKS,
+        })
     }
 }
 

@@ -1,5 +1,7 @@
 //! Stories of the whole system. See the crate's documentation.
 
+#![allow(clippy::unwrap_used, reason = "whatever fails here fails a test")]
+
 mod crash_points;
 mod first_sync;
 mod full_stream;

@@ -62,7 +62,9 @@ async fn a_poisoned_record_is_quarantined_alone_and_a_replay_heals_the_target() 
 /// Writes two files of good customers with one poisoned record each, and a third of the others.
 fn write_poisoned(system: &System, customers: Customers) {
     let poison = |id: u64, name: &str, points: &str| {
-        format!("{id},p@mail.example,{name},Poe,,US,Boston,,{points},1.00,true,2026-01-01T00:00:00Z")
+        format!(
+            "{id},p@mail.example,{name},Poe,,US,Boston,,{points},1.00,true,2026-01-01T00:00:00Z"
+        )
     };
     let long = "x".repeat(600 * 1024);
     let lines = [

@@ -60,7 +60,8 @@ impl fmt::Display for Stream {
 pub enum Bucket {
     /// Pipeline revisions: `<name>.<revision>`, and the current one under `<name>`.
     Pipelines,
-    /// How far the parts of a run were read: `<run>.<attempt>.<part index>`.
+    /// How far the parts of a run were read: `<run>.<attempt>.<part index>`; its parts:
+    /// `<run>.<attempt>.plan`; `<run>.ended` once it was ended before its time.
     Progress,
 }
 

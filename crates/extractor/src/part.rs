@@ -72,6 +72,10 @@ pub(crate) async fn extract(
     let grace = service.config.shutdown_grace;
     tokio::select! {
         drained = drained => drained.map(drop)?,
+        () = progress::ended(&service.progress, work.run) => {
+            tracing::info!(part = part.part, "the run has ended, the rest of the part is not read");
+            return Ok(());
+        }
         () = async {
             shutdown.cancelled().await;
             tokio::time::sleep(grace).await;

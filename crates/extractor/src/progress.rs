@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use bus::KeyValue;
 use model::RunId;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -22,6 +24,23 @@ pub(crate) fn part_key(run: RunId, attempt: u32, part: u32) -> String {
 /// Key of the parts that were found for a run.
 pub(crate) fn plan_key(run: RunId, attempt: u32) -> String {
     format!("{run}.{attempt}.plan")
+}
+
+/// Key that is there once the run has ended before its time, so that nothing more is to be read.
+pub(crate) fn ended_key(run: RunId) -> String {
+    format!("{run}.ended")
+}
+
+/// How often somebody who reads a part looks whether its run has ended.
+const ENDED_CHECK: Duration = Duration::from_secs(1);
+
+/// Waits until the run has been ended before its time.
+pub(crate) async fn ended(bucket: &KeyValue, run: RunId) {
+    let key = ended_key(run);
+    // A broker that is away holds the whole part up, so there is nothing to say about it here.
+    while !matches!(bucket.get(&key).await, Ok(Some(_))) {
+        tokio::time::sleep(ENDED_CHECK).await;
+    }
 }
 
 /// Returns what an earlier delivery of the same task has left behind. What cannot be read counts as

@@ -8,6 +8,7 @@ use stage::{Failure, Pipelines};
 use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Instrument;
+use tracing_opentelemetry::OpenTelemetrySpanExt;
 use wire::{
     Message,
     ledger::{LedgerEntry, RunStopped, ledger_entry::Event},
@@ -94,7 +95,8 @@ impl Service {
         Ok(())
     }
 
-    /// Takes the tasks of one queue, each as soon as there is a place for it.
+    /// Takes the tasks of one queue while there are places for them. A task never waits in hand, where
+    /// it would be out of reach of another extractor that has a place.
     async fn serve(
         self: Arc<Self>,
         kind: TaskKind,
@@ -108,12 +110,13 @@ impl Service {
         let queue = Queue::Tasks { kind, pipeline };
         let mut consumer = self.bus.consumer(ConsumerOptions::new(queue));
         let tasks = TaskTracker::new();
-        while let Some(delivery) = consumer.next(&ending).await {
-            let place = tokio::select! {
-                place = Arc::clone(places).acquire_owned() => place,
-                () = ending.cancelled() => break,
+        while is_free(places, &ending).await {
+            let Some(delivery) = consumer.next(&ending).await else { break };
+            // The queue of another pipeline may have been faster.
+            let Ok(place) = Arc::clone(places).try_acquire_owned() else {
+                delivery.nak(Duration::ZERO).await;
+                continue;
             };
-            let place = place.expect("the semaphore is never closed");
             let (service, ending) = (Arc::clone(&self), ending.clone());
             tasks.spawn(async move {
                 service.take(delivery, &ending).await;
@@ -142,10 +145,15 @@ impl Service {
             run.id = %work.run,
             attempt = work.attempt,
         );
+        if let Err(error) = span.set_parent(delivery.context()) {
+            tracing::trace!(%error, "the span has no parent");
+        }
         async {
             let done = match &task {
                 task::Work::PlanParts(asked) => plan::plan(self, &work, asked, ending).await,
-                task::Work::ExtractPart(part) => part::extract(self, &work, part, ending).await,
+                task::Work::ExtractPart(part) => {
+                    Box::pin(part::extract(self, &work, part, ending)).await
+                }
                 task::Work::SweepTarget(_) => Ok(()),
             };
             match self.settle(&work, done).await {
@@ -203,6 +211,14 @@ impl Service {
         let pipeline = stored.pipeline()?;
         (self.sources)(pipeline, pipeline.schema.as_ref(), accepted_fields)
             .map_err(|error| stopped(&error))
+    }
+}
+
+/// Waits until there is a place; `false` when the end comes first.
+async fn is_free(places: &Semaphore, ending: &CancellationToken) -> bool {
+    tokio::select! {
+        place = places.acquire() => place.is_ok(),
+        () = ending.cancelled() => false,
     }
 }
 

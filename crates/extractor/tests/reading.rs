@@ -104,3 +104,21 @@ async fn a_source_that_breaks_stops_the_run_and_keeps_what_was_read() {
     stage.tasks_done().await;
     running.stop().await;
 }
+
+#[tokio::test]
+async fn a_part_of_a_run_that_was_ended_is_not_read_on() {
+    let source = Source::new(10).with_rows("a", 100);
+    let gate = Gate::closed();
+    source.arm("a", 50, Fault::Hold(gate.clone()));
+    let mut stage = Stage::new(&source).await;
+    let running = stage.start();
+    stage.extract(1, "a").await;
+    within(gate.arrived()).await;
+    stage.ledger_until(|ledger| ledger.batches.len() == 5).await;
+    let bucket = stage.bus.key_value(bus::Bucket::Progress);
+    bucket.put(&format!("{}.ended", stage.run), "").await.unwrap();
+    // The task is acknowledged though the gate stays closed.
+    stage.tasks_done().await;
+    assert_eq!(source.opened().len(), 1);
+    running.stop().await;
+}

@@ -17,6 +17,10 @@ pub struct Config {
     pub group_bytes: usize,
     /// Messages that are written together, 1 to 256. Default 16.
     pub group_messages: u32,
+    /// How long one write may take before it is taken for lost and repeated, at least `1s`. Default
+    /// `5m`.
+    #[serde(with = "runtime::config::duration")]
+    pub write_timeout: Duration,
     /// How a target that fails is tried again. It is waited for without limit; the number of
     /// attempts is not used.
     pub retry: retry::Policy,
@@ -35,6 +39,7 @@ impl Default for Config {
             connections_per_target: 2,
             group_bytes: 4 * 1024 * 1024,
             group_messages: 16,
+            write_timeout: Duration::from_secs(300),
             retry: retry::Policy::default(),
             shutdown_grace: Duration::from_secs(5),
             readiness: runtime::Readiness::default(),
@@ -57,6 +62,9 @@ pub enum InvalidConfig {
         /// Greatest value.
         most: usize,
     },
+    /// Every write would be taken for lost.
+    #[error("`write_timeout` is shorter than 1s")]
+    WriteTimeout,
     /// The waits between repetitions cannot work.
     #[error("`retry` cannot work")]
     Retry(#[from] retry::InvalidPolicy),
@@ -80,6 +88,9 @@ impl Config {
                 return Err(InvalidConfig::Range { key, found, least, most });
             }
         }
+        if self.write_timeout < Duration::from_secs(1) {
+            return Err(InvalidConfig::WriteTimeout);
+        }
         Ok(self.retry.validate()?)
     }
 }
@@ -94,6 +105,8 @@ mod tests {
         assert!(config.validate().unwrap_err().to_string().contains("connections_per_target"));
         let config = Config { group_bytes: 10, ..Config::default() };
         assert!(config.validate().unwrap_err().to_string().contains("group_bytes"));
+        let config = Config { write_timeout: Duration::ZERO, ..Config::default() };
+        assert!(config.validate().unwrap_err().to_string().contains("write_timeout"));
         Config::default().validate().unwrap();
     }
 

@@ -8,6 +8,7 @@ use connect::{Target, Written};
 use futures::future::join_all;
 use model::{Batch, PipelineName, Remedy, RunId};
 use stage::{Failure, Unreadable};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 use wire::{
@@ -16,10 +17,11 @@ use wire::{
 };
 
 use crate::{
+    Config,
     group::Group,
     metrics::{Loaded, Metrics},
     patience::Patience,
-    receipt::{self, Receipt, acknowledge},
+    receipt::{self, Pile, Receipt, acknowledge},
     service::Service,
 };
 
@@ -167,19 +169,25 @@ impl Lane {
         Ok(())
     }
 
-    /// Calls the target; a call that goes on when the end comes has a little time left.
+    /// Calls the target. A call without an answer may have happened, and is repeated all the same:
+    /// ids, keys and versions make that harmless. One that goes on when the end comes has a little
+    /// time left.
     async fn call(
         &self,
         target: &dyn Target,
         batches: &[Batch],
     ) -> Result<Result<Vec<Written>, connect::Error>, Failure> {
-        let grace = self.service.config.shutdown_grace;
+        let Config { write_timeout, shutdown_grace, .. } = self.service.config;
         let span = tracing::info_span!("write", batches = batches.len());
+        let write = timeout(write_timeout, target.write(batches).instrument(span));
         tokio::select! {
-            written = target.write(batches).instrument(span) => Ok(written),
+            written = write => Ok(written.unwrap_or_else(|_| {
+                let what = format!("a write was not answered in {}s", write_timeout.as_secs());
+                Err(connect::Error::retry(what, "look for locks in the target"))
+            })),
             () = async {
                 self.ending.cancelled().await;
-                tokio::time::sleep(grace).await;
+                tokio::time::sleep(shutdown_grace).await;
             } => Err(Failure::Shutdown),
         }
     }
@@ -297,29 +305,6 @@ impl Lane {
     fn is_stopped(&self, batch: &Batch) -> bool {
         let run = (batch.header.run, batch.header.attempt);
         self.stopped.lock().unwrap_or_else(PoisonError::into_inner).contains(&run)
-    }
-}
-
-/// Batches with what is owed for each.
-#[derive(Default)]
-struct Pile {
-    batches: Vec<Batch>,
-    receipts: Vec<Receipt>,
-}
-
-impl Pile {
-    /// Takes the first `count`.
-    fn take(&mut self, count: usize) -> Self {
-        Self {
-            batches: self.batches.drain(..count).collect(),
-            receipts: self.receipts.drain(..count).collect(),
-        }
-    }
-
-    /// Puts the first one behind all others.
-    fn rotate(&mut self) {
-        self.batches.rotate_left(1);
-        self.receipts.rotate_left(1);
     }
 }
 

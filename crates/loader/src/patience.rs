@@ -6,7 +6,11 @@ use stage::{
     Failure,
     retry::{Backoff, Policy},
 };
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
+
+/// How long a target that is away may take to say so.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Waits for a target that has failed. Whoever waits keeps what it has in hand and takes no more.
 pub(crate) struct Patience<'a> {
@@ -50,12 +54,13 @@ impl<'a> Patience<'a> {
             }
             let probe = tokio::select! {
                 () = self.ending.cancelled() => return Err(Failure::Shutdown),
-                probe = self.target.check() => probe,
+                probe = timeout(PROBE_TIMEOUT, self.target.check()) => probe,
             };
-            match probe.map_err(|error| error.remedy) {
-                Err(Remedy::Retry { after }) => delay = self.backoff.fail(after),
+            match probe.map(|probe| probe.map_err(|error| error.remedy)) {
+                Ok(Err(Remedy::Retry { after })) => delay = self.backoff.fail(after),
+                Err(_) => delay = self.backoff.fail(None),
                 // What stops the run is for the write to say.
-                Ok(_) | Err(Remedy::Quarantine | Remedy::Stop) => {
+                Ok(Ok(_) | Err(Remedy::Quarantine | Remedy::Stop)) => {
                     if away {
                         tracing::info!("the target is back");
                     }

@@ -42,6 +42,29 @@ impl Receipt {
     }
 }
 
+/// Batches with what is owed for each.
+#[derive(Default)]
+pub(crate) struct Pile {
+    pub(crate) batches: Vec<Batch>,
+    pub(crate) receipts: Vec<Receipt>,
+}
+
+impl Pile {
+    /// Takes the first `count`.
+    pub(crate) fn take(&mut self, count: usize) -> Self {
+        Self {
+            batches: self.batches.drain(..count).collect(),
+            receipts: self.receipts.drain(..count).collect(),
+        }
+    }
+
+    /// Puts the first one behind all others.
+    pub(crate) fn rotate(&mut self) {
+        self.batches.rotate_left(1);
+        self.receipts.rotate_left(1);
+    }
+}
+
 /// Acknowledges a message whose result is safe.
 pub(crate) async fn acknowledge(delivery: Delivery) {
     if let Err(error) = delivery.ack().await {

@@ -7,6 +7,7 @@ use model::{PipelineName, Remedy, RunId};
 use stage::Failure;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Instrument;
+use tracing_opentelemetry::OpenTelemetrySpanExt;
 use wire::{
     Message,
     ledger::{LedgerEntry, RunStopped, TargetSwept, ledger_entry::Event},
@@ -63,6 +64,9 @@ async fn take(
         target = %work.target,
         run.id = %work.run,
     );
+    if let Err(error) = span.set_parent(delivery.context()) {
+        tracing::trace!(%error, "the span has no parent");
+    }
     async {
         let event = match sweep(service, pipeline, &work, ending).await {
             Ok(removed) => {

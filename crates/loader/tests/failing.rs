@@ -43,6 +43,21 @@ async fn a_write_whose_answer_is_lost_is_repeated_and_counts_once() {
 }
 
 #[tokio::test]
+async fn a_write_that_is_never_answered_is_repeated() {
+    let mut stage = Stage::new().await;
+    stage.config.write_timeout = std::time::Duration::from_secs(1);
+    let gate = Gate::closed();
+    stage.store.arm(Fault::Hold(gate.clone()));
+    let running = stage.start();
+    stage.publish("store", &stage.batch(0, &["a"])).await;
+    within(gate.arrived()).await;
+    let ledger = stage.ledger_until(|ledger| ledger.loaded.len() == 1).await;
+    assert_eq!(ledger.loaded[0].loaded, 1);
+    assert_eq!(stage.store.state().writes.len(), 2);
+    running.stop().await;
+}
+
+#[tokio::test]
 async fn a_batch_that_always_fails_does_not_hold_back_its_neighbours() {
     let mut stage = Stage::new().await;
     stage.config.connections_per_target = 1;

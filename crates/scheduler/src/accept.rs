@@ -2,7 +2,11 @@ use model::{Field, FieldType};
 use spec::Revision;
 use store::NewRevision;
 
-use crate::{core::Scheduler, error::{Error, chain}, infer};
+use crate::{
+    core::Scheduler,
+    error::{Error, chain},
+    infer,
+};
 
 /// Makes fields part of the schema that the source has and the schema does not know, as a new
 /// revision with the same text. Without such fields the revision stays.
@@ -13,8 +17,7 @@ pub(crate) async fn accept(
 ) -> Result<Revision, Error> {
     let pipeline = scheduler.parsed(&revision)?;
     let mut schema = pipeline.schema.clone().unwrap_or_default();
-    let unknown: Vec<&String> =
-        fields.iter().filter(|name| schema.field(name).is_none()).collect();
+    let unknown: Vec<&String> = fields.iter().filter(|name| schema.field(name).is_none()).collect();
     if unknown.is_empty() {
         return Ok(revision);
     }

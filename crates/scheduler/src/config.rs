@@ -81,11 +81,8 @@ impl Database {
     ///
     /// When a secret is missing.
     pub(crate) fn resolve(&self) -> Result<SecretString, ResolveError> {
-        let written = if self.0.contains("://") {
-            self.0.clone()
-        } else {
-            format!("sqlite://{}", self.0)
-        };
+        let written =
+            if self.0.contains("://") { self.0.clone() } else { format!("sqlite://{}", self.0) };
         SecretText::new(written).resolve(|name| std::env::var(name).ok())
     }
 }
@@ -145,7 +142,8 @@ mod tests {
 
     #[test]
     fn the_address_of_the_database_is_never_printed() {
-        let config = Config { database: Database::new("postgres://u:word@h/d"), ..Config::default() };
+        let config =
+            Config { database: Database::new("postgres://u:word@h/d"), ..Config::default() };
         assert!(!format!("{config:?}").contains("word"));
     }
 

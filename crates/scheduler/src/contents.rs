@@ -1,7 +1,8 @@
 //! Records as JSON, for people.
 
 use arrow_array::{
-    Array, cast::AsArray,
+    Array,
+    cast::AsArray,
     types::{Date32Type, Decimal128Type, Float64Type, Int64Type, TimestampMicrosecondType},
 };
 use base64::{Engine, prelude::BASE64_STANDARD};
@@ -68,8 +69,7 @@ mod tests {
     use std::sync::Arc;
 
     use arrow_array::{
-        ArrayRef, Date32Array, Decimal128Array, RecordBatch, StringArray,
-        TimestampMicrosecondArray,
+        ArrayRef, Date32Array, Decimal128Array, RecordBatch, StringArray, TimestampMicrosecondArray,
     };
     use model::Ids;
 

@@ -38,18 +38,20 @@ struct Inner {
     behind: Mutex<BTreeSet<RunId>>,
     fell_behind: Notify,
     changes: broadcast::Sender<RunId>,
-    parsed: Mutex<HashMap<(PipelineName, u32), (Revision, Arc<Pipeline>)>>,
+    parsed: Mutex<HashMap<(PipelineName, u32), Parsed>>,
     /// Current revisions that were seen in the broker.
     put: Mutex<HashMap<PipelineName, Revision>>,
 }
 
+/// A revision beside the pipeline that its text declares.
+#[derive(Debug)]
+struct Parsed {
+    revision: Revision,
+    pipeline: Arc<Pipeline>,
+}
+
 impl Scheduler {
-    pub(crate) fn new(
-        store: Store,
-        bus: Bus,
-        config: Config,
-        shutdown: CancellationToken,
-    ) -> Self {
+    pub(crate) fn new(store: Store, bus: Bus, config: Config, shutdown: CancellationToken) -> Self {
         Self {
             inner: Arc::new(Inner {
                 store,
@@ -142,17 +144,21 @@ impl Scheduler {
     pub(crate) fn parsed(&self, revision: &Revision) -> Result<Arc<Pipeline>, Error> {
         let key = (revision.name.clone(), revision.revision);
         // The schema of a revision may come later.
-        if let Some((known, pipeline)) = lock(&self.inner.parsed).get(&key)
-            && known == revision
+        if let Some(known) = lock(&self.inner.parsed).get(&key)
+            && known.revision == *revision
         {
-            return Ok(Arc::clone(pipeline));
+            return Ok(Arc::clone(&known.pipeline));
         }
         let pipeline = revision.pipeline().map_err(|problems| Error::Outdated {
             pipeline: revision.name.clone(),
             problem: problems.first().map(ToString::to_string).unwrap_or_default(),
         })?;
         let pipeline = Arc::new(pipeline);
-        lock(&self.inner.parsed).insert(key, (revision.clone(), Arc::clone(&pipeline)));
+        let parsed = Parsed {
+            revision: revision.clone(),
+            pipeline: Arc::clone(&pipeline),
+        };
+        lock(&self.inner.parsed).insert(key, parsed);
         Ok(pipeline)
     }
 

@@ -111,10 +111,7 @@ impl Error {
             Self::Ask { stage, source } => match source {
                 AskError::Refused(reason) => reason.clone(),
                 AskError::NoResponders(_) => format!("no {stage} is running"),
-                AskError::TimedOut { .. }
-                | AskError::Unusable { .. }
-                | AskError::Broker(_)
-                | _ => {
+                AskError::TimedOut { .. } | AskError::Unusable { .. } | AskError::Broker(_) | _ => {
                     format!("the {stage} did not answer: {source}")
                 }
             },

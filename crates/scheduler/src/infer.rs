@@ -16,8 +16,7 @@ pub(crate) async fn with_schema(
     }
     let schema = infer(scheduler, &revision.yaml).await?;
     fits(&pipeline, &schema)?;
-    let kept =
-        scheduler.store().keep_schema(&revision.name, revision.revision, &schema).await?;
+    let kept = scheduler.store().keep_schema(&revision.name, revision.revision, &schema).await?;
     tracing::info!(
         pipeline.name = %revision.name,
         revision = revision.revision,

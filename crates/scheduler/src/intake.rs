@@ -15,8 +15,8 @@ use wire::{
 use crate::{
     core::Scheduler,
     error::chain,
-    settling::ended,
     refused::{refused_records, unreadable_message},
+    settling::ended,
 };
 
 /// Messages of one transaction.
@@ -48,7 +48,10 @@ pub(crate) async fn ledger(scheduler: Scheduler) -> anyhow::Result<()> {
                 scheduler.metrics().recorded(number, begun.elapsed());
                 if recorded.unknown > 0 {
                     let entries = recorded.unknown;
-                    tracing::warn!(entries, "ledger entries of runs that nobody knows are left out");
+                    tracing::warn!(
+                        entries,
+                        "ledger entries of runs that nobody knows are left out"
+                    );
                 }
                 scheduler.fall_behind(recorded.changed);
                 for run in recorded.stopped {
@@ -110,9 +113,10 @@ async fn next_group(scheduler: &Scheduler, consumer: &mut Consumer) -> Option<Ve
 /// The entries of a message. One that cannot be read is left out: the books then do not balance,
 /// nothing moves, and what it told of is done again.
 fn entries_of(delivery: &Delivery) -> Vec<LedgerEntry> {
-    let decoded = delivery.payload().map_err(|error| chain(&error)).and_then(|payload| {
-        LedgerEntries::decode(payload).map_err(|error| chain(&error))
-    });
+    let decoded = delivery
+        .payload()
+        .map_err(|error| chain(&error))
+        .and_then(|payload| LedgerEntries::decode(payload).map_err(|error| chain(&error)));
     match decoded {
         Ok(entries) => entries.entries,
         Err(error) => {
@@ -123,9 +127,10 @@ fn entries_of(delivery: &Delivery) -> Vec<LedgerEntry> {
 }
 
 fn records_of(delivery: &Delivery) -> Vec<NewQuarantined> {
-    let decoded = delivery.payload().map_err(|error| chain(&error)).and_then(|payload| {
-        wire::decode_quarantined(payload).map_err(|error| chain(&error))
-    });
+    let decoded = delivery
+        .payload()
+        .map_err(|error| chain(&error))
+        .and_then(|payload| wire::decode_quarantined(payload).map_err(|error| chain(&error)));
     let Some(pipeline) = delivery.pipeline() else {
         tracing::error!("a quarantine message of no pipeline is left out");
         return Vec::new();

@@ -46,7 +46,9 @@ impl Metrics {
                 .build(),
             quarantined: meter
                 .u64_counter("tributary_quarantine_records")
-                .with_description("Records that entered the quarantine, by pipeline, stage, reason.")
+                .with_description(
+                    "Records that entered the quarantine, by pipeline, stage, reason.",
+                )
                 .build(),
             idle: meter
                 .f64_gauge("tributary_run_idle")

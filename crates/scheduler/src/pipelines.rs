@@ -76,7 +76,10 @@ pub(crate) async fn apply(
             pipeline.name = %revision.name, revision = revision.revision, "a pipeline was applied"
         );
         if let Err(error) = catalog::put(scheduler, revision, true).await {
-            tracing::warn!(error = chain(&error), "a revision could not be put into the broker yet");
+            tracing::warn!(
+                error = chain(&error),
+                "a revision could not be put into the broker yet"
+            );
         }
     }
     let outcome = compared.into_iter().map(|compared| {
@@ -172,9 +175,8 @@ pub(crate) async fn plan(
     };
     let (mut planned, mut problems) = (Vec::new(), Vec::new());
     for Compared { pipeline, yaml, stored, change } in compared {
-        let known = stored
-            .filter(|_| change == Change::None)
-            .and_then(|stored| stored.revision.schema);
+        let known =
+            stored.filter(|_| change == Change::None).and_then(|stored| stored.revision.schema);
         let declared = pipeline.schema.is_some();
         let schema = match known.or_else(|| pipeline.schema.clone()) {
             Some(schema) => schema,

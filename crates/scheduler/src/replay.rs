@@ -112,11 +112,7 @@ async fn publish(scheduler: &Scheduler, run: &Run) -> Result<(), Error> {
     Ok(())
 }
 
-async fn publish_batch(
-    scheduler: &Scheduler,
-    target: &str,
-    batch: &Batch,
-) -> Result<(), Error> {
+async fn publish_batch(scheduler: &Scheduler, target: &str, batch: &Batch) -> Result<(), Error> {
     let names = scheduler.bus().names();
     let BatchHeader { pipeline, batch: id, attempt, .. } = &batch.header;
     let (subject, id) = if target.is_empty() {

@@ -3,12 +3,18 @@
 
 use std::time::Instant;
 
+use bus::Bucket;
+use bytes::Bytes;
 use model::RunId;
 use spec::Mode;
 use store::{Run, RunState, SweepState};
 use wire::task::SweepTarget;
 
-use crate::{core::Scheduler, error::{Error, chain}, tasks::publish_sweep};
+use crate::{
+    core::Scheduler,
+    error::{Error, chain},
+    tasks::publish_sweep,
+};
 
 /// Why a sweep is left out.
 const WITHHELD: &str = "rows that are gone from the source stay in the target this time, because \
@@ -51,10 +57,7 @@ pub(crate) async fn settle(scheduler: &Scheduler, id: RunId) -> Result<(), Error
         };
         if run.books.targets.iter().all(|target| swept(target.sweep)) {
             let now = scheduler.now();
-            let run = scheduler
-                .store()
-                .end_run(id, RunState::Succeeded, "", "", now)
-                .await?;
+            let run = scheduler.store().end_run(id, RunState::Succeeded, "", "", now).await?;
             // Another scheduler may have ended it in the same moment, and told.
             if run.ended_at == Some(now) {
                 ended(scheduler, &run).await;
@@ -136,9 +139,18 @@ pub(crate) async fn ended(scheduler: &Scheduler, run: &Run) {
         reason = run.reason,
         "a run has ended"
     );
-    if run.state != RunState::Succeeded
-        && let Err(error) = scheduler.bus().purge_pipeline(&run.pipeline).await
-    {
+    if run.state == RunState::Succeeded {
+        return;
+    }
+    // An extractor that is in the middle of a part looks for this key.
+    let (progress, key) =
+        (scheduler.bus().key_value(Bucket::Progress), format!("{}.ended", run.id));
+    scheduler.in_background(async move {
+        if let Err(error) = progress.put(&key, Bytes::new()).await {
+            tracing::debug!(error = chain(&error), "an ended run may be read to its end");
+        }
+    });
+    if let Err(error) = scheduler.bus().purge_pipeline(&run.pipeline).await {
         tracing::warn!(
             pipeline.name = %run.pipeline,
             error = chain(&error),

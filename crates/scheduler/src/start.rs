@@ -2,13 +2,7 @@ use model::PipelineName;
 use spec::{Mode, Pipeline, Revision};
 use store::{NewRun, NewRunTarget, Run, Trigger};
 
-use crate::{
-    accept, catalog,
-    core::Scheduler,
-    error::Error,
-    infer,
-    tasks::publish_plan,
-};
+use crate::{accept, catalog, core::Scheduler, error::Error, infer, tasks::publish_plan};
 
 /// How often a run is tried to be started while its pipeline is being changed.
 const TRIES: usize = 3;
@@ -60,11 +54,8 @@ pub(crate) async fn start(
     if let Err(error) = catalog::put(scheduler, &revision, true).await {
         tracing::warn!(%error, "a revision could not be put into the broker yet");
     }
-    let cursors = if run.full {
-        Vec::new()
-    } else {
-        scheduler.store().loaded_cursors(name).await?
-    };
+    let cursors =
+        if run.full { Vec::new() } else { scheduler.store().loaded_cursors(name).await? };
     publish_plan(scheduler, &run, cursors);
     scheduler.tell(run.id);
     Ok(run)

@@ -15,7 +15,7 @@ impl Places {
         Self { file: file.to_owned(), lines }
     }
 
-    /// Returns the file, as the caller of [`crate::parse`] named it.
+    /// Returns the file, as the caller of [`crate::parse()`] named it.
     #[must_use]
     pub fn file(&self) -> &str {
         &self.file

@@ -36,7 +36,7 @@ impl Unreadable {
     ///
     /// # Errors
     ///
-    /// As [`quarantine`].
+    /// As [`quarantine()`].
     pub async fn set_aside(
         &self,
         bus: &Bus,

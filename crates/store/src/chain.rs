@@ -10,13 +10,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use chrono::{DateTime, Utc};
 
-use crate::{
-    Error, LoadedCursor, Run,
-    cursors,
-    database::Tx,
-    settle::done,
-    value::args,
-};
+use crate::{Error, LoadedCursor, Run, cursors, database::Tx, settle::done, value::args};
 
 /// Batches of one part that are looked at in one statement.
 const STRIDE: i64 = 1_000;

@@ -18,7 +18,10 @@ impl Store {
     /// # Errors
     ///
     /// When the database does not answer.
-    pub async fn loaded_cursors(&self, pipeline: &PipelineName) -> Result<Vec<LoadedCursor>, Error> {
+    pub async fn loaded_cursors(
+        &self,
+        pipeline: &PipelineName,
+    ) -> Result<Vec<LoadedCursor>, Error> {
         let rows: Vec<(String, String)> = self
             .pool
             .fetch(

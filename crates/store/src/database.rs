@@ -32,10 +32,8 @@ pub(crate) trait Row:
 {
 }
 
-impl<T> Row for T where
-    T: for<'r> FromRow<'r, PgRow> + for<'r> FromRow<'r, SqliteRow> + Send + Unpin
-{
-}
+impl<T> Row for T where T: for<'r> FromRow<'r, PgRow> + for<'r> FromRow<'r, SqliteRow> + Send + Unpin
+{}
 
 #[derive(Debug, Clone)]
 pub(crate) enum Pool {
@@ -127,6 +125,22 @@ impl Tx {
         match self {
             Self::Postgres(tx) => tx.commit().await?,
             Self::Sqlite(tx) => tx.commit().await?,
+        }
+        Ok(())
+    }
+
+    /// Lets PostgreSQL plan for what the tables hold now, and not join row by row, for the rest of
+    /// the transaction. The details of runs come and go too fast for its statistics and for plans
+    /// that were made earlier: both take thousands of rows for a few.
+    pub(crate) async fn expect_many_rows(&mut self) -> Result<(), Error> {
+        if let Self::Postgres(_) = self {
+            for setting in [
+                "set local plan_cache_mode = force_custom_plan",
+                "set local enable_nestloop = off",
+                "set local jit = off",
+            ] {
+                self.execute(setting, Vec::new()).await?;
+            }
         }
         Ok(())
     }

@@ -104,10 +104,7 @@ async fn record(
     now: DateTime<Utc>,
 ) -> Result<Effect, Error> {
     let found: Vec<(String, String, i64, bool)> = tx
-        .fetch_locked(
-            "select pipeline, state, attempt, planned from runs where id = $1",
-            args![id],
-        )
+        .fetch_locked("select pipeline, state, attempt, planned from runs where id = $1", args![id])
         .await?;
     let Some((pipeline, state, attempt, planned)) = found.into_iter().next() else {
         return Ok(Effect::Unknown);
@@ -150,10 +147,8 @@ impl Rows {
     fn take(&mut self, run: &Locked, entry: LedgerEntry) {
         let attempt = entry.attempt;
         match entry.event {
-            Some(Event::PartsPlanned(planned)) => {
-                if attempt == run.attempt && !run.planned {
-                    self.planned.get_or_insert(planned);
-                }
+            Some(Event::PartsPlanned(planned)) if attempt == run.attempt && !run.planned => {
+                self.planned.get_or_insert(planned);
             }
             Some(Event::BatchExtracted(batch)) => self.take_batch(run, attempt, batch),
             Some(Event::PartExtracted(end)) => {
@@ -164,19 +159,23 @@ impl Rows {
             }
             Some(Event::BatchLoaded(loaded)) => {
                 let BatchLoaded { batch, target, loaded, unchanged, quarantined } = loaded;
-                self.outcomes
-                    .push(args![run.id, attempt, batch, target, loaded, unchanged, quarantined]);
+                self.outcomes.push(args![
+                    run.id,
+                    attempt,
+                    batch,
+                    target,
+                    loaded,
+                    unchanged,
+                    quarantined
+                ]);
             }
-            Some(Event::TargetSwept(swept)) => {
-                if attempt == run.attempt {
-                    self.swept.push(swept);
-                }
-            }
+            Some(Event::TargetSwept(swept)) if attempt == run.attempt => self.swept.push(swept),
             Some(Event::RunStopped(stopped)) => {
                 self.stopped.get_or_insert(stopped);
             }
             Some(Event::Noted(noted)) => self.notes.push((noted.stage, noted.text)),
-            None => {}
+            // Known already, or of an earlier attempt.
+            Some(Event::PartsPlanned(_) | Event::TargetSwept(_)) | None => {}
         }
     }
 
@@ -199,12 +198,7 @@ impl Rows {
     }
 
     /// Returns whether anything was new.
-    async fn write(
-        self,
-        tx: &mut Tx,
-        run: &Locked,
-        now: DateTime<Utc>,
-    ) -> Result<bool, Error> {
+    async fn write(self, tx: &mut Tx, run: &Locked, now: DateTime<Utc>) -> Result<bool, Error> {
         let mut new = insert_batches(tx, self.batches, self.stale_batches).await?;
         new += tx
             .insert(

@@ -212,11 +212,8 @@ impl Store {
             .await?;
         for (id,) in running {
             let run = id.parse().map_err(|error| Error::unreadable("runs.id", error))?;
-            let ending = Ending {
-                state: RunState::Cancelled,
-                reason: "the pipeline was deleted",
-                hint: "",
-            };
+            let ending =
+                Ending { state: RunState::Cancelled, reason: "the pipeline was deleted", hint: "" };
             end(&mut tx, run, &ending, now).await?;
         }
         let deleted = tx
@@ -241,9 +238,8 @@ async fn apply(tx: &mut Tx, change: NewRevision, now: DateTime<Utc>) -> Result<R
         .await?
         .into_iter()
         .next();
-    let current = stored
-        .filter(|(_, deleted_at)| deleted_at.is_none())
-        .map(|(revision, _)| revision);
+    let current =
+        stored.filter(|(_, deleted_at)| deleted_at.is_none()).map(|(revision, _)| revision);
     if current != replaces.map(i64::from) {
         return Err(Error::Changed(name));
     }
@@ -267,11 +263,8 @@ async fn apply(tx: &mut Tx, change: NewRevision, now: DateTime<Utc>) -> Result<R
         .await?;
     }
     if forget_cursors || current.is_none() {
-        tx.execute(
-            "update pipelines set cursors_since = $2 where name = $1",
-            args![&name, number],
-        )
-        .await?;
+        tx.execute("update pipelines set cursors_since = $2 where name = $1", args![&name, number])
+            .await?;
         tx.execute("delete from cursors where pipeline = $1", args![&name]).await?;
     }
     let text = schema
@@ -283,7 +276,7 @@ async fn apply(tx: &mut Tx, change: NewRevision, now: DateTime<Utc>) -> Result<R
         args![&name, number, &yaml, text, now],
     )
     .await?;
-    let revision = u32::try_from(number)
-        .map_err(|error| Error::unreadable("revisions.revision", error))?;
+    let revision =
+        u32::try_from(number).map_err(|error| Error::unreadable("revisions.revision", error))?;
     Ok(Revision { name, revision, yaml, schema })
 }

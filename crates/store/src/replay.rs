@@ -180,13 +180,14 @@ impl Store {
         if ids.is_empty() {
             return Ok(());
         }
-        let (condition, ids) =
-            Selection { ids: ids.to_vec(), ..Selection::default() }.condition(2);
+        let (condition, ids) = Selection { ids: ids.to_vec(), ..Selection::default() }.condition(2);
         let mut arguments = args![run];
         arguments.extend(ids);
         self.pool
             .execute(
-                format!("update quarantine set replay_run = null where replay_run = $1 and {condition}"),
+                format!(
+                    "update quarantine set replay_run = null where replay_run = $1 and {condition}"
+                ),
                 arguments,
             )
             .await?;

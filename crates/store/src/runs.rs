@@ -48,10 +48,7 @@ impl Store {
     pub async fn run(&self, id: RunId) -> Result<Run, Error> {
         let row: Option<RunRow> =
             self.pool.fetch_optional(select_run!("where id = $1"), args![id]).await?;
-        self.with_targets(row.into_iter().collect())
-            .await?
-            .pop()
-            .ok_or(Error::NoRun(id))
+        self.with_targets(row.into_iter().collect()).await?.pop().ok_or(Error::NoRun(id))
     }
 
     /// Returns at most `limit` runs, newest first.
@@ -66,9 +63,8 @@ impl Store {
     ) -> Result<Vec<Run>, Error> {
         let rows = match pipeline {
             Some(pipeline) => {
-                let sql = select_run!(
-                    "where pipeline = $1 order by started_at desc, id desc limit $2"
-                );
+                let sql =
+                    select_run!("where pipeline = $1 order by started_at desc, id desc limit $2");
                 self.pool.fetch(sql, args![pipeline, limit]).await?
             }
             None => {
@@ -322,11 +318,7 @@ pub(crate) async fn get(tx: &mut Tx, id: RunId) -> Result<Run, Error> {
 }
 
 /// Inserts a run with its targets, unless another one of the pipeline is going or it exists.
-pub(crate) async fn insert(
-    tx: &mut Tx,
-    new: &NewRun,
-    now: DateTime<Utc>,
-) -> Result<RunId, Error> {
+pub(crate) async fn insert(tx: &mut Tx, new: &NewRun, now: DateTime<Utc>) -> Result<RunId, Error> {
     let current: Vec<(i64,)> = tx
         .fetch_locked(
             "select revision from pipelines where name = $1 and deleted_at is null",

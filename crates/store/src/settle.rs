@@ -49,6 +49,7 @@ struct OutcomeSums {
 
 /// Counts what is in the ledger, moves the loaded cursors, and writes both. The run is locked.
 pub(crate) async fn settle(tx: &mut Tx, id: RunId, now: DateTime<Utc>) -> Result<(), Error> {
+    tx.expect_many_rows().await?;
     let run = get(tx, id).await?;
     if run.trigger != Trigger::Replay {
         chain::advance(tx, &run, now).await?;
@@ -87,9 +88,8 @@ pub(crate) async fn settle(tx: &mut Tx, id: RunId, now: DateTime<Utc>) -> Result
             .map(BatchSums::open)
             .sum();
         let outcome = outcomes.iter().find(|outcome| outcome.target == target.target);
-        let (loaded, unchanged, quarantined) = outcome.map_or((0, 0, 0), |outcome| {
-            (outcome.loaded, outcome.unchanged, outcome.quarantined)
-        });
+        let (loaded, unchanged, quarantined) = outcome
+            .map_or((0, 0, 0), |outcome| (outcome.loaded, outcome.unchanged, outcome.quarantined));
         let missing = open - loaded - unchanged - quarantined;
         accounted &= missing == 0;
         tx.execute(

@@ -1,8 +1,10 @@
 //! One suite, run on SQLite and on a real PostgreSQL.
+#![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
 mod books;
 mod forks;
 mod pipelines;
 mod replay;
 mod runs;
+mod speed_tmp;
 mod support;

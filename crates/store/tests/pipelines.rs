@@ -50,17 +50,11 @@ async fn a_deleted_pipeline_leaves_its_history(database: Database) {
     entries.extend(stages.batch(0, 0));
     store.record(entries, at(2)).await.unwrap();
     store.delete_pipeline(&name("shop"), at(3)).await.unwrap();
-    assert!(matches!(
-        store.delete_pipeline(&name("shop"), at(3)).await,
-        Err(Error::NoPipeline(_))
-    ));
+    assert!(matches!(store.delete_pipeline(&name("shop"), at(3)).await, Err(Error::NoPipeline(_))));
     assert_eq!(store.pipeline(&name("shop")).await.unwrap(), None);
     assert_eq!(store.run(run.id).await.unwrap().state, RunState::Cancelled);
     assert_eq!(store.loaded_cursors(&name("shop")).await.unwrap(), []);
-    assert!(matches!(
-        store.create_run(&new_run("shop"), at(4)).await,
-        Err(Error::NoPipeline(_))
-    ));
+    assert!(matches!(store.create_run(&new_run("shop"), at(4)).await, Err(Error::NoPipeline(_))));
     // The name may come back; its revisions are counted on.
     let applied = store.apply(vec![revision("shop", None)], at(5)).await.unwrap();
     assert_eq!(applied[0].revision, 2);

@@ -69,8 +69,7 @@ async fn a_replayed_record_leaves_when_it_is_accounted_for(database: Database) {
 
     let all = Selection::default();
     assert_eq!(store.pipelines_to_replay(&all).await.unwrap(), [name("shop")]);
-    let (run, records) =
-        store.create_replay(&replay_run(), &all, at(4)).await.unwrap().unwrap();
+    let (run, records) = store.create_replay(&replay_run(), &all, at(4)).await.unwrap().unwrap();
     assert_eq!(records, 3);
     assert_eq!(store.pipelines_to_replay(&all).await.unwrap(), []);
     let page = store.replayable(run.id, 10).await.unwrap();

@@ -30,11 +30,8 @@ async fn a_due_run_is_created_once(database: Database) {
     let store = database.open().await;
     let other = database.open().await;
     store.apply(vec![revision("shop", None)], at(0)).await.unwrap();
-    let due = NewRun {
-        trigger: Trigger::Interval,
-        due_key: Some("first".to_owned()),
-        ..new_run("shop")
-    };
+    let due =
+        NewRun { trigger: Trigger::Interval, due_key: Some("first".to_owned()), ..new_run("shop") };
     let (one, two) = tokio::join!(store.create_run(&due, at(1)), other.create_run(&due, at(1)));
     let created: Vec<_> = [one, two].into_iter().filter_map(Result::ok).collect();
     assert_eq!(created.len(), 1);

@@ -1,4 +1,4 @@
-use std::sync::LazyLock;
+use std::sync::{LazyLock, Mutex, PoisonError};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use model::{PipelineName, RunId};
@@ -9,7 +9,7 @@ use wire::ledger::{
     ledger_entry::Event,
 };
 
-static POSTGRES: LazyLock<Postgres> = LazyLock::new(Postgres::start);
+static POSTGRES: LazyLock<Mutex<Postgres>> = LazyLock::new(|| Mutex::new(Postgres::start()));
 
 /// A database of its own, which ends with the test.
 pub(crate) struct Database {
@@ -25,7 +25,11 @@ impl Database {
     }
 
     pub(crate) async fn postgres() -> Self {
-        let address = tokio::task::spawn_blocking(|| POSTGRES.create_database()).await.unwrap();
+        let address = tokio::task::spawn_blocking(|| {
+            POSTGRES.lock().unwrap_or_else(PoisonError::into_inner).create_database()
+        })
+        .await
+        .unwrap();
         Self { address, _folder: None }
     }
 

@@ -5,6 +5,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{
+        Mutex,
         atomic::{AtomicU32, Ordering},
         mpsc,
     },
@@ -33,7 +34,15 @@ pub struct Postgres {
 #[derive(Debug)]
 struct Server {
     pid: u32,
-    ended: mpsc::Receiver<()>,
+    /// Behind a lock so that tests can share the guard.
+    ended: Mutex<mpsc::Receiver<()>>,
+}
+
+impl Server {
+    fn has_ended_within(&self, patience: Duration) -> bool {
+        let ended = self.ended.lock().expect("nobody panics with the lock");
+        ended.recv_timeout(patience) != Err(mpsc::RecvTimeoutError::Timeout)
+    }
 }
 
 impl Postgres {
@@ -178,14 +187,12 @@ impl Postgres {
             ending.send(()).ok();
         });
         let pid = start.recv().expect("the thread sends the pid first");
-        Server { pid, ended }
+        Server { pid, ended: Mutex::new(ended) }
     }
 
     fn wait_until_ready(&self, server: &Server, deadline: Instant) -> bool {
         while Instant::now() < deadline {
-            if server.ended.recv_timeout(Duration::from_millis(50))
-                != Err(mpsc::RecvTimeoutError::Timeout)
-            {
+            if server.has_ended_within(Duration::from_millis(50)) {
                 return false;
             }
             let ready = Command::new(binary("pg_isready"))
@@ -208,7 +215,7 @@ impl Postgres {
                 .stderr(Stdio::null())
                 .status()
                 .ok();
-            server.ended.recv_timeout(PATIENCE).ok();
+            server.has_ended_within(PATIENCE);
         }
     }
 
@@ -270,14 +277,8 @@ fn free_port() -> u16 {
 }
 
 fn run(command: &mut Command) -> String {
-    let output = command
-        .output()
-        .unwrap_or_else(|error| panic!("{command:?}: {error}"));
-    assert!(
-        output.status.success(),
-        "{command:?}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 

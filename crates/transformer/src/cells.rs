@@ -78,9 +78,7 @@ pub(crate) fn read<'a>(
 ) -> Read {
     let mut unreadable = Vec::new();
     let values: ArrayRef = match field_type {
-        FieldType::Boolean => {
-            Arc::new(booleans(rows, cell, |text| text::boolean(text), &mut unreadable))
-        }
+        FieldType::Boolean => Arc::new(booleans(rows, cell, text::boolean, &mut unreadable)),
         FieldType::Integer => {
             Arc::new(primitives::<Int64Type>(rows, cell, text::integer, &mut unreadable))
         }
@@ -172,6 +170,7 @@ fn shape(text: &str) -> String {
     } else {
         "characters"
     };
+    let kind = if characters == 1 { kind.trim_end_matches('s') } else { kind };
     format!("a text of {characters} {kind}")
 }
 

@@ -1,6 +1,7 @@
 use std::sync::Arc;
 
 use arrow_array::{Array, BooleanArray, RecordBatch, RecordBatchOptions};
+use arrow_buffer::BooleanBuffer;
 use arrow_schema::Schema as ArrowSchema;
 use model::{Field, Records, Schema};
 use spec::{Pipeline, Source};
@@ -121,8 +122,11 @@ impl Program {
             .map(|column| column.field_type.arrow_field(&column.name))
             .collect();
         let options = RecordBatchOptions::new().with_row_count(Some(table.origins.len()));
-        let (presence, values) =
-            table.columns.into_iter().map(|column| (column.presence, column.values)).unzip();
+        let (presence, values) = table
+            .columns
+            .into_iter()
+            .map(|column| (some_absent(column.presence), column.values))
+            .unzip();
         let columns =
             RecordBatch::try_new_with_options(Arc::new(ArrowSchema::new(fields)), values, &options)
                 .expect("every column has one value per record and the type of its field");
@@ -134,6 +138,11 @@ impl Program {
             stop: None,
         }
     }
+}
+
+/// Returns the presence of a field as far as a record is left that does not carry it.
+fn some_absent(presence: Option<BooleanBuffer>) -> Option<BooleanBuffer> {
+    presence.filter(|bits| bits.count_set_bits() < bits.len())
 }
 
 /// Returns everything but the values.

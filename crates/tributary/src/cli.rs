@@ -28,8 +28,8 @@ Results go to stdout, logs and progress to stderr.";
 /// Options of every command.
 #[derive(Debug, Args)]
 pub(crate) struct Global {
-    /// Address of the control plane. Default: what `tributary up` wrote to the data folder, or else
-    /// http://127.0.0.1:7000.
+    /// Address of the control plane. Default: that of the `tributary up` of the data folder; without
+    /// such a folder, http://127.0.0.1:7000.
     #[arg(long, global = true, env = "TRIBUTARY_SERVER", value_name = "ADDRESS")]
     pub(crate) server: Option<String>,
     /// Data folder of `tributary up`.
@@ -147,7 +147,8 @@ pub(crate) struct Pipeline {
 
 #[derive(Debug, Args)]
 pub(crate) struct Pipelines {
-    /// Wait up to a minute for the server to answer.
+    /// Wait up to a minute for the server to answer: the one of --server, or the `tributary up` of
+    /// the data folder.
     #[arg(long)]
     pub(crate) wait: bool,
 }

@@ -36,9 +36,9 @@ impl Failure {
         })
     }
 
-    pub(crate) fn unreachable(address: &str, detail: &str, hint: &str) -> Self {
+    pub(crate) fn unreachable(server: &str, detail: &str, hint: &str) -> Self {
         Self::Told(Told {
-            what: format!("the server {address} cannot be reached"),
+            what: format!("the server {server} cannot be reached"),
             detail: detail.to_owned(),
             hint: hint.to_owned(),
             unreachable: true,

@@ -196,5 +196,10 @@ fn are(noun: &str, names: &[&str]) -> String {
 }
 
 fn accept(names: &[&str]) -> String {
-    names.iter().map(|name| format!("--accept {name}")).collect::<Vec<_>>().join(" ")
+    let is_plain = |name: &str| name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+    let options = names.iter().map(|name| match is_plain(name) {
+        true => format!("--accept {name}"),
+        false => format!("--accept '{name}'"),
+    });
+    options.collect::<Vec<_>>().join(" ")
 }

@@ -95,6 +95,13 @@ async fn a_rewritten_file_is_read_again_under_new_ids() {
 }
 
 #[tokio::test]
+async fn two_contents_that_follow_one_cursor_get_different_ids() {
+    let (_, one, _) = rewrite("a\n1\n2\n", "a\n1\n7\n", 60).await;
+    let (_, other, _) = rewrite("a\n1\n2\n", "a\n1\n8\n", 60).await;
+    assert_ne!(generation(&one[0]), generation(&other[0]));
+}
+
+#[tokio::test]
 async fn a_change_that_leaves_size_and_time_as_they_were_is_found_if_the_file_is_fresh() {
     let folder = Folder::new();
     let path = folder.path("f.csv");

@@ -62,10 +62,7 @@ pub(super) async fn columns(
     connection: &mut PgConnection,
     table: &Table,
 ) -> Result<Vec<CatalogColumn>, sqlx::Error> {
-    sqlx::query_as(COLUMNS)
-        .bind(table.to_string())
-        .fetch_all(connection)
-        .await
+    sqlx::query_as(COLUMNS).bind(table.to_string()).fetch_all(connection).await
 }
 
 /// Returns the columns of each unique index, the primary key first, and whether it is that.
@@ -73,10 +70,22 @@ pub(super) async fn unique(
     connection: &mut PgConnection,
     table: &Table,
 ) -> Result<Vec<(bool, Vec<String>)>, sqlx::Error> {
-    sqlx::query_as(UNIQUE)
-        .bind(table.to_string())
-        .fetch_all(connection)
-        .await
+    sqlx::query_as(UNIQUE).bind(table.to_string()).fetch_all(connection).await
+}
+
+/// Returns a number that changes when a column of the table does.
+pub(super) async fn fingerprint(
+    connection: &mut PgConnection,
+    table: &Table,
+) -> Result<i64, sqlx::Error> {
+    sqlx::query_scalar(
+        "select coalesce(hashtextextended(string_agg(concat_ws(' ', attnum, attname, atttypid, \
+         atttypmod), ',' order by attnum), 0), 0) from pg_attribute \
+         where attrelid = to_regclass($1) and attnum > 0 and not attisdropped",
+    )
+    .bind(table.to_string())
+    .fetch_one(connection)
+    .await
 }
 
 /// Returns the shape of a table that is written, or nothing where there is none.
@@ -89,6 +98,7 @@ pub(super) async fn shape(
         return Ok(None);
     }
     let unique = unique(connection, table).await?;
+    let fingerprint = fingerprint(connection, table).await?;
     Ok(Some(Shape {
         columns: columns
             .into_iter()
@@ -101,5 +111,6 @@ pub(super) async fn shape(
             })
             .collect(),
         unique: unique.into_iter().map(|(_, columns)| columns).collect(),
+        fingerprint,
     }))
 }

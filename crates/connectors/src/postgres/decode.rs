@@ -63,10 +63,7 @@ impl Selected {
             "int8" => as_it_is(Format::Int8),
             "float8" => as_it_is(Format::Double),
             // By way of text 0.1 stays 0.1.
-            "float4" => (
-                format!("cast(cast({name} as text) as double precision)"),
-                Format::Double,
-            ),
+            "float4" => (format!("cast(cast({name} as text) as double precision)"), Format::Double),
             "text" | "varchar" => as_it_is(Format::Text),
             "bytea" => as_it_is(Format::Bytes),
             "date" => as_it_is(Format::Date),
@@ -123,7 +120,9 @@ impl Format {
             }
             Self::Timestamp => {
                 let micros = int(bytes);
-                micros == i64::MAX || micros == i64::MIN || micros.checked_add(EPOCH_MICROS).is_none()
+                micros == i64::MAX
+                    || micros == i64::MIN
+                    || micros.checked_add(EPOCH_MICROS).is_none()
             }
             Self::Numeric { scale, .. } => numeric(bytes, scale).is_none(),
             _ => false,
@@ -244,7 +243,8 @@ impl Builder {
             Self::Boolean(builder) => builder.append_option(bytes.map(|bytes| bytes != [0])),
             Self::Integer(builder) => builder.append_option(bytes.map(int)),
             Self::Double(builder) => {
-                builder.append_option(bytes.map(|bytes| f64::from_bits(int(bytes).cast_unsigned())));
+                builder
+                    .append_option(bytes.map(|bytes| f64::from_bits(int(bytes).cast_unsigned())));
             }
             Self::Decimal(builder, scale) => {
                 builder.append_option(bytes.and_then(|bytes| numeric(bytes, *scale)));
@@ -257,9 +257,10 @@ impl Builder {
                 None => builder.append_null(),
             },
             Self::Bytes(builder) => builder.append_option(bytes),
-            Self::Date(builder) => builder.append_option(bytes.map(|bytes| {
-                i32::try_from(int(bytes)).unwrap_or(0).saturating_add(EPOCH_DAYS)
-            })),
+            Self::Date(builder) => builder
+                .append_option(bytes.map(|bytes| {
+                    i32::try_from(int(bytes)).unwrap_or(0).saturating_add(EPOCH_DAYS)
+                })),
             Self::Timestamp(builder) => {
                 builder.append_option(bytes.map(|bytes| int(bytes).saturating_add(EPOCH_MICROS)));
             }

@@ -49,7 +49,7 @@ fn refused(what: &str, error: &PgDatabaseError) -> Failure {
         "0A000" if error.message().starts_with("cached plan") => {
             Failure::Stale(Error::retry(what, "the table has just changed").because(message))
         }
-        "42P01" | "42703" | "42P10" | "42804" => Failure::Stale(
+        "42P01" | "42703" | "42P10" | "42804" | "42883" => Failure::Stale(
             Error::stop(what, "the table has changed; run `tributary plan` to see how")
                 .because(message),
         ),

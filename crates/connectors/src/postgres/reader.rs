@@ -248,7 +248,9 @@ impl Work {
         if reading.guarded {
             let large = reading.columns.iter().filter(|column| column.toastable);
             let large: Vec<_> = large
-                .map(|column| format!("coalesce(octet_length({}) > {limit}, false)", column.expression))
+                .map(|column| {
+                    format!("coalesce(octet_length({}) > {limit}, false)", column.expression)
+                })
                 .collect();
             selected.push(if large.is_empty() { "false".to_owned() } else { large.join(" or ") });
         }
@@ -274,7 +276,10 @@ impl Work {
         }
         let order = self.order();
         let setting = |name: String, column: usize| {
-            format!("cast(current_setting('tributary.{name}') as {})", self.reading.columns[column].base)
+            format!(
+                "cast(current_setting('tributary.{name}') as {})",
+                self.reading.columns[column].base
+            )
         };
         if self.cursor.after.len() == order.len() {
             let after = order
@@ -304,10 +309,8 @@ impl Work {
 
     /// Takes one row into the chunk.
     fn take(&mut self, bytes: &[u8], fields: &[Option<Range<usize>>]) {
-        let values: Vec<Option<&[u8]>> = fields
-            .iter()
-            .map(|field| field.clone().map(|range| &bytes[range]))
-            .collect();
+        let values: Vec<Option<&[u8]>> =
+            fields.iter().map(|field| field.clone().map(|range| &bytes[range])).collect();
         self.cursor.row += 1;
         let size: usize = values.iter().flatten().map(|value| value.len()).sum();
         let columns = &self.reading.columns;
@@ -382,7 +385,11 @@ impl Work {
         for index in &self.reading.key {
             if values[*index].is_none() {
                 let name = &columns[*index].name;
-                return Some(("key", format!("`{name}` is part of the key and has no value"), name.clone()));
+                return Some((
+                    "key",
+                    format!("`{name}` is part of the key and has no value"),
+                    name.clone(),
+                ));
             }
         }
         for (column, value) in columns.iter().zip(values) {
@@ -440,7 +447,10 @@ fn name(column: &Selected) -> Identifier {
 /// the greatest value for ever.
 pub(super) fn in_range(cursor: &Selected, nulls: bool) -> String {
     let name = name(cursor);
-    let finite = matches!(cursor.base.as_str(), "date" | "timestamp without time zone" | "timestamp with time zone");
+    let finite = matches!(
+        cursor.base.as_str(),
+        "date" | "timestamp without time zone" | "timestamp with time zone"
+    );
     match (finite, nulls) {
         (true, true) => format!("({name} is null or not isfinite({name}))"),
         (true, false) => format!("isfinite({name})"),

@@ -6,10 +6,12 @@ use std::{
 };
 
 use async_trait::async_trait;
+use connect::Error;
 use model::FieldType;
 use sqlx::{Postgres as Driver, Row, Transaction, postgres::PgArguments, query::Query};
 
 use super::{
+    catalog,
     encode::{HEADER, TRAILER, Values, begin_row, integer, null, sized},
     error::failure,
     types::{EPOCH_MICROS, Postgres},
@@ -20,7 +22,7 @@ use crate::sql::{
     quote::{Table, list, statement},
     session::{Bind, Dialect, Session},
     settings::Own,
-    shape::Kind,
+    shape::{Kind, Shape},
     unit::Unit,
 };
 
@@ -39,20 +41,13 @@ pub(super) struct PgSession {
 
 impl PgSession {
     pub(super) fn new(transaction: Transaction<'static, Driver>, what: String) -> Self {
-        Self {
-            transaction,
-            what,
-            staged: HashSet::new(),
-        }
+        Self { transaction, what, staged: HashSet::new() }
     }
 
     /// Makes the transaction's work durable.
     pub(super) async fn commit(self) -> Result<(), Failure> {
         let what = self.what;
-        self.transaction
-            .commit()
-            .await
-            .map_err(|error| failure(&what, error))
+        self.transaction.commit().await.map_err(|error| failure(&what, error))
     }
 
     async fn copy_rows(
@@ -100,8 +95,7 @@ impl Session for PgSession {
 
     async fn execute(&mut self, sql: String, values: &[Bind]) -> Result<u64, Failure> {
         let done = bound(sql, values).execute(&mut *self.transaction).await;
-        done.map(|done| done.rows_affected())
-            .map_err(|error| failure(&self.what, error))
+        done.map(|done| done.rows_affected()).map_err(|error| failure(&self.what, error))
     }
 
     async fn numbers(&mut self, sql: String, values: &[Bind]) -> Result<Vec<Vec<i64>>, Failure> {
@@ -123,7 +117,15 @@ impl Session for PgSession {
             .map_err(|error| failure(&self.what, error))
     }
 
-    async fn lock(&mut self, table: &Table, exclusive: bool) -> Result<(), Failure> {
+    async fn lock(&mut self, table: &Table, shape: &Shape, exclusive: bool) -> Result<(), Failure> {
+        // Binary rows of other types than the table's could be taken for something else.
+        self.execute(format!("lock table {table} in row exclusive mode"), &[]).await?;
+        let found = catalog::fingerprint(&mut self.transaction, table)
+            .await
+            .map_err(|error| failure(&self.what, error))?;
+        if found != shape.fingerprint {
+            return Err(Failure::Stale(Error::retry(&*self.what, "the table has just changed")));
+        }
         let sql = if exclusive {
             "select pg_advisory_xact_lock($1 + to_regclass($2)::oid::bigint)"
         } else {
@@ -214,8 +216,10 @@ impl Session for PgSession {
         layout: &Layout,
         rows: &[u32],
     ) -> Result<(), Failure> {
-        let own: Vec<_> = layout.own.iter().filter(|own| **own != Own::DeletedAt).copied().collect();
-        let mut names: Vec<_> = layout.columns.iter().map(|column| column.name.to_string()).collect();
+        let own: Vec<_> =
+            layout.own.iter().filter(|own| **own != Own::DeletedAt).copied().collect();
+        let mut names: Vec<_> =
+            layout.columns.iter().map(|column| column.name.to_string()).collect();
         names.extend(own.iter().map(|own| own.identifier().to_string()));
         let target = format!("{} ({})", layout.table, list(&names));
         let values = encoders(unit, |column| layout.columns[column].kind == Kind::Jsonb);
@@ -244,9 +248,7 @@ impl Session for PgSession {
 
 fn encoders<'a>(unit: &'a Unit<'_>, jsonb: impl Fn(usize) -> bool) -> Vec<Values<'a>> {
     let columns = unit.columns.columns().iter().enumerate();
-    columns
-        .map(|(column, values)| Values::new(values, jsonb(column)))
-        .collect()
+    columns.map(|(column, values)| Values::new(values, jsonb(column))).collect()
 }
 
 /// Microseconds since PostgreSQL's epoch.

@@ -140,11 +140,7 @@ impl Source {
                 let column = &reading.columns[cursor];
                 let high = format!("cast($1 as {})", column.base);
                 let from = from_high(column, &high, reading.lag, "cast($2 as interval)");
-                format!(
-                    "{} or ({} and {from})",
-                    in_range(column, true),
-                    in_range(column, false)
-                )
+                format!("{} or ({} and {from})", in_range(column, true), in_range(column, false))
             }
             _ => "true".to_owned(),
         };
@@ -157,10 +153,7 @@ impl Source {
             }
         }
         let mut connection = self.connect().await?;
-        query
-            .fetch_one(&mut *connection)
-            .await
-            .map_err(|error| whole(&self.what(), error))
+        query.fetch_one(&mut *connection).await.map_err(|error| whole(&self.what(), error))
     }
 }
 
@@ -183,11 +176,8 @@ fn schema(columns: &[CatalogColumn]) -> Schema {
 impl connect::Source for Source {
     async fn check(&self) -> Result<String, Error> {
         let reading = self.reading().await?;
-        let key: Vec<_> = reading
-            .key
-            .iter()
-            .map(|index| format!("`{}`", reading.columns[*index].name))
-            .collect();
+        let key: Vec<_> =
+            reading.key.iter().map(|index| format!("`{}`", reading.columns[*index].name)).collect();
         let sql = format!("select 1 from {} limit 1", reading.table);
         let mut connection = self.connect().await?;
         sqlx::query(statement(sql))

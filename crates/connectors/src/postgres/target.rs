@@ -152,7 +152,10 @@ impl connect::Target for Target {
         let mut session = self.begin().await?;
         let table = self.settings.table.plain();
         let Some(shape) = self.look(&mut session).await.map_err(Failure::into_error)? else {
-            return Ok(format!("{} can be reached; table `{table}` does not exist yet", self.address));
+            return Ok(format!(
+                "{} can be reached; table `{table}` does not exist yet",
+                self.address
+            ));
         };
         let allowed: bool = sqlx::query_scalar(
             "select has_table_privilege(to_regclass($1), 'insert') \
@@ -180,10 +183,7 @@ impl connect::Target for Target {
         let mut session = self.begin().await?;
         let shape = self.look(&mut session).await.map_err(Failure::into_error)?;
         let changes = plan::changes(&self.settings, &Postgres, &incoming, shape.as_ref())?;
-        Ok(changes
-            .iter()
-            .map(|change| plan::sentence(&self.settings, &Postgres, change))
-            .collect())
+        Ok(changes.iter().map(|change| plan::sentence(&self.settings, &Postgres, change)).collect())
     }
 
     async fn write(&self, batches: &[Batch]) -> Result<Vec<Written>, Error> {

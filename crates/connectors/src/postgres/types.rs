@@ -82,6 +82,10 @@ impl Dialect for Postgres {
         table.beside("record").name.to_string()
     }
 
+    fn bare(&self) -> &'static str {
+        ""
+    }
+
     fn writes_in_queries(&self) -> bool {
         true
     }

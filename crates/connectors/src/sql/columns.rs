@@ -12,11 +12,7 @@ pub(crate) struct Declared {
 
 impl Declared {
     pub(crate) fn new(contract: Contract, schema: Option<&Schema>, accepted: &[String]) -> Self {
-        Self {
-            contract,
-            schema: schema.cloned(),
-            accepted: accepted.to_vec(),
-        }
+        Self { contract, schema: schema.cloned(), accepted: accepted.to_vec() }
     }
 
     /// Compares the table with the schema.
@@ -45,8 +41,12 @@ impl Declared {
                 || self.accepted.iter().any(|accepted| accepted == column);
             if !known {
                 return Err(Error::stop(
-                    format!("table `{table}` has a new column `{column}` and the contract says `columns: freeze`"),
-                    format!("add `{column}` to the schema, or set `columns: evolve` or `discard_value`"),
+                    format!(
+                        "table `{table}` has a new column `{column}` and the contract says `columns: freeze`"
+                    ),
+                    format!(
+                        "add `{column}` to the schema, or set `columns: evolve` or `discard_value`"
+                    ),
                 ));
             }
         }
@@ -65,11 +65,7 @@ pub(crate) fn key(
     primary: Option<&[String]>,
     columns: &[&str],
 ) -> Result<Vec<String>, Error> {
-    let key = if declared.is_empty() {
-        primary.unwrap_or_default()
-    } else {
-        declared
-    };
+    let key = if declared.is_empty() { primary.unwrap_or_default() } else { declared };
     if key.is_empty() {
         return Err(Error::stop(
             format!("table `{table}` has no primary key"),

@@ -30,10 +30,9 @@ impl Failure {
     /// Turns it into an error for all rows.
     pub(crate) fn into_error(self) -> Error {
         match self {
-            Self::Data { message, .. } => Error::stop(
-                message,
-                "change the table or the pipeline so that the rows fit",
-            ),
+            Self::Data { message, .. } => {
+                Error::stop(message, "change the table or the pipeline so that the rows fit")
+            }
             Self::Stale(error) | Self::Whole(error) => error,
         }
     }

@@ -35,23 +35,17 @@ pub(crate) async fn write(
     fresh: &AtomicBool,
 ) -> Result<Vec<Written>, Failure> {
     let deletes = settings.deletes != Deletes::Ignore && units.iter().any(Unit::has_deletes);
-    session.lock(&settings.table, deletes).await?;
+    session.lock(&settings.table, shape, deletes).await?;
     if deletes {
         let create = plan::create_tombstones(settings, shape);
         session.execute(create, &[]).await?;
     }
     let tombstones =
         settings.deletes != Deletes::Ignore && session.exists(&settings.tombstones()).await?;
-    let mut load = Load {
-        session,
-        settings,
-        tombstones,
-        tally: Tally::new(batches.len()),
-    };
+    let mut load = Load { session, settings, tombstones, tally: Tally::new(batches.len()) };
     for unit in units {
         let dialect = load.session.dialect();
-        let layout = Layout::new(settings, dialect, &unit.fields, shape)
-            .map_err(Failure::Stale)?;
+        let layout = Layout::new(settings, dialect, &unit.fields, shape).map_err(Failure::Stale)?;
         let order = unit.order(settings, &layout, dialect, &mut load.tally);
         if !load.copy(unit, &layout, &order, fresh).await? {
             load.merge(unit, &layout, order).await?;
@@ -234,7 +228,8 @@ impl Load<'_> {
             present: &present,
             tombstones: self.tombstones,
         };
-        let mut todo = vec![0..staged];
+        let all = 0..staged;
+        let mut todo = vec![all];
         while let Some(rows) = todo.pop() {
             self.savepoint().await?;
             match self.session.execute(merge.see(), &bounds(&rows)).await {
@@ -255,8 +250,7 @@ impl Load<'_> {
 
     fn refuse(&mut self, unit: &Unit<'_>, row: u32, failure: Failure) {
         if let Failure::Data { code, message, field, .. } = failure {
-            self.tally
-                .refuse(unit.origins[row as usize], code, message, field);
+            self.tally.refuse(unit.origins[row as usize], code, message, field);
         }
     }
 

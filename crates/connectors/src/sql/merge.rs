@@ -27,6 +27,8 @@ pub(crate) struct Layout {
     /// Name of the stage table; depends on the types of the fields alone.
     pub(crate) stage: String,
     pub(crate) own: Vec<Own>,
+    /// Put before a column of the stage table, whose type must not count in comparisons.
+    bare: &'static str,
     /// The table itself.
     pub(crate) table: Table,
 }
@@ -57,7 +59,11 @@ impl Layout {
             .map(|field| {
                 let column = shape.column(field.name.name()).ok_or_else(|| {
                     Error::retry(
-                        format!("column `{}` is gone from `{}`", field.name.name(), settings.table.plain()),
+                        format!(
+                            "column `{}` is gone from `{}`",
+                            field.name.name(),
+                            settings.table.plain()
+                        ),
                         "it is looked for again",
                     )
                 })?;
@@ -82,6 +88,7 @@ impl Layout {
             key,
             stage: format!("_tributary_stage_{:016x}", XxHash3_64::oneshot(types.as_bytes())),
             own: settings.own_columns(),
+            bare: dialect.bare(),
             table: settings.table.clone(),
         })
     }
@@ -99,7 +106,7 @@ impl Layout {
             Fit::Same if matches!(column.kind, Kind::Json | Kind::Jsonb) => {
                 format!("cast({row}.c{index} as {})", column.base)
             }
-            Fit::Same | Fit::Scale(_) => format!("{row}.c{index}"),
+            Fit::Same | Fit::Scale(_) => format!("{}{row}.c{index}", self.bare),
             Fit::Cast | Fit::Misfit => format!("cast({row}.c{index} as {})", column.base),
         }
     }
@@ -260,10 +267,8 @@ impl Merge<'_> {
     }
 
     fn values(&self, row: &str) -> String {
-        let mut values: Vec<_> = self
-            .written()
-            .map(|(index, _)| self.layout.value(index, row))
-            .collect();
+        let mut values: Vec<_> =
+            self.written().map(|(index, _)| self.layout.value(index, row)).collect();
         values.extend(self.own_values(row).map(|(_, value)| value));
         list(values)
     }
@@ -330,11 +335,7 @@ impl Merge<'_> {
     }
 
     fn is_later(&self, extracted: &str) -> String {
-        format!(
-            "{extracted} > coalesce(t.{}, {})",
-            Own::ExtractedAt.identifier(),
-            -i64::MAX
-        )
+        format!("{extracted} > coalesce(t.{}, {})", Own::ExtractedAt.identifier(), -i64::MAX)
     }
 
     /// The row is new in the target, or a value of it is.
@@ -360,11 +361,7 @@ impl Merge<'_> {
         if self.settings.deletes == Deletes::Soft {
             parts.push(format!("t.{} is not null", Own::DeletedAt.identifier()));
         }
-        if parts.is_empty() {
-            "1 = 0".to_owned()
-        } else {
-            format!("({})", join(parts, " or "))
-        }
+        if parts.is_empty() { "1 = 0".to_owned() } else { format!("({})", join(parts, " or ")) }
     }
 
     /// The row is new in the target, or newer there; and was not deleted later.

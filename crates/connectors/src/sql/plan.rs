@@ -28,22 +28,24 @@ impl Incoming {
                 "give the field another name with a `rename` step",
             ));
         }
-        Ok(Self {
-            name: Identifier::new(name)?,
-            field_type,
-        })
+        Ok(Self { name: Identifier::new(name)?, field_type })
     }
 }
 
 /// One thing to change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Change {
-    CreateTable { fields: Vec<Incoming> },
+    CreateTable {
+        fields: Vec<Incoming>,
+    },
     AddField(Incoming),
     AddOwn(Own),
     /// Record ids have to be unique in append mode.
     AddRecordIndex,
-    WidenToText { name: Identifier, from: String },
+    WidenToText {
+        name: Identifier,
+        from: String,
+    },
 }
 
 /// Finds what has to change; `shape` is `None` where there is no table.
@@ -61,7 +63,10 @@ pub(crate) fn changes(
     for key in &settings.key {
         if !fields.iter().any(|field| field.name == *key) {
             return Err(Error::stop(
-                format!("the records for table `{table}` have no field `{}`, which is part of the key", key.name()),
+                format!(
+                    "the records for table `{table}` have no field `{}`, which is part of the key",
+                    key.name()
+                ),
                 "keep the field in the steps, or change `key:`",
             ));
         }
@@ -101,7 +106,12 @@ pub(crate) fn changes(
         if !settings.appends() {
             return Err(Error::stop(
                 format!("table `{table}` has no unique index on its key ({})", names.join(", ")),
-                format!("run `create unique index on {} ({})`", settings.table, list(&unique)),
+                format!(
+                    "run `create unique index {} on {} ({})`",
+                    settings.table.beside("key").name,
+                    settings.table,
+                    list(&unique)
+                ),
             ));
         }
         changes.push(Change::AddRecordIndex);
@@ -131,26 +141,20 @@ pub(crate) fn sentence(settings: &Settings, dialect: &dyn Dialect, change: &Chan
         Change::CreateTable { fields } => {
             let unique = settings.conflict_columns();
             let names = list(unique.iter().map(|name| format!("`{}`", name.name())));
-            format!(
-                "create table `{table}` ({} columns, primary key {names})",
-                fields.len()
-            )
+            format!("create table `{table}` ({} columns, primary key {names})", fields.len())
         }
         Change::AddField(field) => format!(
             "add column `{}` {} to `{table}`",
             field.name.name(),
             dialect.column_type(field.field_type)
         ),
-        Change::AddOwn(own) => format!(
-            "add column `{}` {} to `{table}`",
-            own.name(),
-            dialect.own_type(*own)
-        ),
+        Change::AddOwn(own) => {
+            format!("add column `{}` {} to `{table}`", own.name(), dialect.own_type(*own))
+        }
         Change::AddRecordIndex => format!("add a unique index on `_record` to `{table}`"),
-        Change::WidenToText { name, from } => format!(
-            "change column `{}` of `{table}` from {from} to text",
-            name.name()
-        ),
+        Change::WidenToText { name, from } => {
+            format!("change column `{}` of `{table}` from {from} to text", name.name())
+        }
     }
 }
 
@@ -166,7 +170,8 @@ pub(crate) fn statements(
             let mut columns: Vec<_> = fields
                 .iter()
                 .map(|field| {
-                    let required = if settings.key.contains(&field.name) { " not null" } else { "" };
+                    let required =
+                        if settings.key.contains(&field.name) { " not null" } else { "" };
                     format!("{} {}{required}", field.name, dialect.column_type(field.field_type))
                 })
                 .collect();
@@ -221,9 +226,8 @@ fn key_columns(settings: &Settings, shape: &Shape) -> Vec<String> {
         .key
         .iter()
         .map(|key| {
-            let declared = shape
-                .column(key.name())
-                .map_or("text", |column| column.declared.as_str());
+            let declared =
+                shape.column(key.name()).map_or("text", |column| column.declared.as_str());
             format!("{key} {declared} not null")
         })
         .collect()

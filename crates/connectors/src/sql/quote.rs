@@ -103,11 +103,7 @@ impl Table {
         }
         let name = names.pop().ok_or_else(wrong)?;
         let schema = names.pop();
-        if names.is_empty() {
-            Ok(Self { schema, name })
-        } else {
-            Err(wrong())
-        }
+        if names.is_empty() { Ok(Self { schema, name }) } else { Err(wrong()) }
     }
 
     /// Returns the table of ours that stands beside this one, such as `_tributary_seen_orders`.
@@ -122,10 +118,7 @@ impl Table {
             name.truncate(end);
             name.push_str(&format!("_{hash:016x}"));
         }
-        Self {
-            schema: self.schema.clone(),
-            name: Identifier(name),
-        }
+        Self { schema: self.schema.clone(), name: Identifier(name) }
     }
 
     /// Returns the name as people write it.
@@ -194,10 +187,7 @@ mod tests {
     fn a_table_has_at_most_one_schema() {
         assert_eq!(Table::parse("s.t").unwrap().to_string(), "\"s\".\"t\"");
         assert_eq!(Table::parse("\"s.t\"").unwrap().to_string(), "\"s.t\"");
-        assert_eq!(
-            Table::parse("s.\"a\"\"b\"").unwrap().to_string(),
-            "\"s\".\"a\"\"b\""
-        );
+        assert_eq!(Table::parse("s.\"a\"\"b\"").unwrap().to_string(), "\"s\".\"a\"\"b\"");
         for text in ["a.b.c", "a.", ".a", "\"a", "\"a\"b", ""] {
             assert!(Table::parse(text).is_err(), "{text}");
         }

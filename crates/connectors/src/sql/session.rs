@@ -8,7 +8,7 @@ use super::{
     merge::Layout,
     quote::{Identifier, Table},
     settings::Own,
-    shape::{Column, Fit},
+    shape::{Column, Fit, Shape},
     unit::Unit,
 };
 
@@ -28,6 +28,8 @@ pub(crate) trait Dialect: Send + Sync {
     fn widen_to_text(&self, table: &Table, name: &Identifier) -> Vec<String>;
     /// Returns the name of the unique index on record ids, with the schema where that is needed.
     fn index_name(&self, table: &Table) -> String;
+    /// Returns what takes the type off a column in comparisons, so that the other side's counts.
+    fn bare(&self) -> &'static str;
     /// One statement may both write and tell what it wrote.
     fn writes_in_queries(&self) -> bool;
     /// Tells whether `timestamp` microseconds and `date` days can be stored.
@@ -55,8 +57,9 @@ pub(crate) trait Session: Send {
     /// Tells whether a table exists at this moment.
     async fn exists(&mut self, table: &Table) -> Result<bool, Failure>;
 
-    /// Keeps everybody who deletes, or everybody else, out of this table until the end.
-    async fn lock(&mut self, table: &Table, exclusive: bool) -> Result<(), Failure>;
+    /// Keeps everybody who deletes, or everybody else, out of this table until the end, and those
+    /// who would change its shape. [`Failure::Stale`] if the shape is not this one any more.
+    async fn lock(&mut self, table: &Table, shape: &Shape, exclusive: bool) -> Result<(), Failure>;
 
     /// Puts rows of a unit into the stage table that `layout` names, which holds nothing else
     /// afterwards, numbered from 0 in the order of `rows`. Of the rows from `keys_only_from` on,
@@ -77,10 +80,6 @@ pub(crate) trait Session: Send {
 
     /// Writes rows straight into the table. [`Failure::Data`] where a row is there already or does
     /// not fit; the transaction then has to go back to the last savepoint.
-    async fn copy(
-        &mut self,
-        unit: &Unit<'_>,
-        layout: &Layout,
-        rows: &[u32],
-    ) -> Result<(), Failure>;
+    async fn copy(&mut self, unit: &Unit<'_>, layout: &Layout, rows: &[u32])
+    -> Result<(), Failure>;
 }

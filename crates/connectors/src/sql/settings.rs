@@ -81,11 +81,7 @@ impl Settings {
 
     /// Returns the columns by which a row is found again.
     pub(crate) fn conflict_columns(&self) -> Vec<Identifier> {
-        if self.appends() {
-            vec![Own::Record.identifier()]
-        } else {
-            self.key.clone()
-        }
+        if self.appends() { vec![Own::Record.identifier()] } else { self.key.clone() }
     }
 
     /// Returns the table of keys that runs have written.

@@ -6,6 +6,8 @@ pub(crate) struct Shape {
     pub(crate) columns: Vec<Column>,
     /// Columns of each unique index that covers all rows.
     pub(crate) unique: Vec<Vec<String>>,
+    /// Changes when a column does; 0 where the shape is looked at in every transaction.
+    pub(crate) fingerprint: i64,
 }
 
 impl Shape {

@@ -22,7 +22,7 @@ pub(crate) async fn sweep(
     shape: &Shape,
     sweep: &Sweep,
 ) -> Result<u64, Failure> {
-    session.lock(&settings.table, true).await?;
+    session.lock(&settings.table, shape, true).await?;
     for create in plan::create_seen(settings, shape) {
         session.execute(create, &[]).await?;
     }
@@ -30,7 +30,9 @@ pub(crate) async fn sweep(
     let swept = settings.swept();
     let before = session
         .numbers(
-            format!("select case when _run = $1 then _removed else 0 end from {swept} where _run >= $1"),
+            format!(
+                "select case when _run = $1 then _removed else 0 end from {swept} where _run >= $1"
+            ),
             &[Bind::Text(run.clone())],
         )
         .await?;
@@ -44,7 +46,8 @@ pub(crate) async fn sweep(
         let bounds = [Bind::Text(run.clone()), Bind::Integer(sweep.extraction_base)];
         let total = session.numbers(statements.count_all(), &[]).await?;
         let doomed = session.numbers(statements.count_doomed(), &bounds).await?;
-        let number = |rows: &[Vec<i64>]| rows.first().and_then(|row| row.first()).copied().unwrap_or(0);
+        let number =
+            |rows: &[Vec<i64>]| rows.first().and_then(|row| row.first()).copied().unwrap_or(0);
         guard(settings, sweep, number(&doomed), number(&total))?;
         if number(&doomed) > 0 {
             if settings.deletes == Deletes::Hard {
@@ -62,9 +65,7 @@ pub(crate) async fn sweep(
         "insert into {swept} (_target, _run, _removed) values (1, $1, $2) on conflict (_target) \
          do update set _run = excluded._run, _removed = excluded._removed"
     );
-    session
-        .execute(remember, &[Bind::Text(run), Bind::Integer(removed)])
-        .await?;
+    session.execute(remember, &[Bind::Text(run), Bind::Integer(removed)]).await?;
     Ok(u64::try_from(removed).unwrap_or(0))
 }
 
@@ -74,14 +75,14 @@ fn guard(settings: &Settings, sweep: &Sweep, doomed: i64, total: i64) -> Result<
         return Ok(());
     }
     let table = settings.table.plain();
-    let confirm = format!(
-        "if the loss is right, run `tributary run {} --confirm-loss`",
-        settings.pipeline
-    );
+    let confirm =
+        format!("if the loss is right, run `tributary run {} --confirm-loss`", settings.pipeline);
     let share = doomed as f64 * 100.0 / total.max(1) as f64;
     if sweep.source_empty {
         return Err(Error::stop(
-            format!("the source had no records at all, so {doomed} of {total} rows of `{table}` would be removed"),
+            format!(
+                "the source had no records at all, so {doomed} of {total} rows of `{table}` would be removed"
+            ),
             confirm,
         ));
     }
@@ -107,15 +108,8 @@ struct Statements<'a> {
 impl<'a> Statements<'a> {
     fn new(settings: &'a Settings, now: &'static str) -> Self {
         // A version that comes from a field says nothing about when the row came in.
-        let came_in = if settings.newest_by {
-            Own::ExtractedAt
-        } else {
-            Own::Version
-        };
-        let same_key = join(
-            settings.key.iter().map(|key| format!("d.{key} = t.{key}")),
-            " and ",
-        );
+        let came_in = if settings.newest_by { Own::ExtractedAt } else { Own::Version };
+        let same_key = join(settings.key.iter().map(|key| format!("d.{key} = t.{key}")), " and ");
         let live = if settings.deletes == Deletes::Soft {
             format!("t.{} is null and ", Own::DeletedAt.identifier())
         } else {
@@ -167,11 +161,7 @@ impl<'a> Statements<'a> {
     fn remove(&self) -> String {
         let table = &self.settings.table;
         if self.settings.deletes == Deletes::Soft {
-            let came_in = if self.settings.newest_by {
-                Own::ExtractedAt
-            } else {
-                Own::Version
-            };
+            let came_in = if self.settings.newest_by { Own::ExtractedAt } else { Own::Version };
             format!(
                 "update {table} as t set {} = {}, {} = $2 where {}",
                 Own::DeletedAt.identifier(),

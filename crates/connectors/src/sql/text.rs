@@ -1,7 +1,8 @@
 //! Values as text: how SQLite keeps them, and how cursors and ids name them.
 
 use arrow_array::{
-    Array, ArrayRef, Decimal128Array, cast::AsArray,
+    Array, ArrayRef, Decimal128Array,
+    cast::AsArray,
     types::{Date32Type, Float64Type, Int64Type, TimestampMicrosecondType},
 };
 use arrow_schema::DataType;
@@ -79,11 +80,7 @@ pub(crate) fn decimal(value: i128, scale: u8) -> String {
     let digits = format!("{:0width$}", value.unsigned_abs(), width = usize::from(scale) + 1);
     let (whole, fraction) = digits.split_at(digits.len() - usize::from(scale));
     let sign = if value < 0 { "-" } else { "" };
-    if fraction.is_empty() {
-        format!("{sign}{whole}")
-    } else {
-        format!("{sign}{whole}.{fraction}")
-    }
+    if fraction.is_empty() { format!("{sign}{whole}") } else { format!("{sign}{whole}.{fraction}") }
 }
 
 /// Returns a value of a column, which is not null.
@@ -147,7 +144,7 @@ impl Moment {
         let micros = if fraction.is_empty() {
             0
         } else {
-            number(&format!("{fraction:0<6}").get(..6)?.to_owned())?
+            number(format!("{fraction:0<6}").get(..6)?)?
         };
         Some(Self {
             micros: midnight + ((hour * 60 + minute) * 60 + second) * 1_000_000 + micros,

@@ -3,7 +3,8 @@
 use std::{collections::HashMap, ops::Range, sync::Arc};
 
 use arrow_array::{
-    Array, ArrayRef, Decimal128Array, Int64Array, RecordBatch, StringArray, cast::AsArray,
+    Array, ArrayRef, Decimal128Array, Int64Array, RecordBatch, StringArray,
+    cast::AsArray,
     types::{Date32Type, Float64Type, TimestampMicrosecondType},
 };
 use arrow_buffer::{BooleanBuffer, BooleanBufferBuilder};
@@ -11,13 +12,7 @@ use connect::{Error, Refused, Written};
 use model::{Batch, FieldType, Operation};
 use spec::Deletes;
 
-use super::{
-    merge::Layout,
-    plan::Incoming,
-    session::Dialect,
-    settings::Settings,
-    shape::Fit,
-};
+use super::{merge::Layout, plan::Incoming, session::Dialect, settings::Settings, shape::Fit};
 
 /// Records of consecutive batches that have the same fields.
 pub(crate) struct Unit<'a> {
@@ -65,11 +60,7 @@ impl Order {
         };
         let groups = std::mem::take(&mut self.groups);
         for Group { rows, delete, present } in groups {
-            let cut = |rows: Range<usize>| Group {
-                rows,
-                delete,
-                present: Arc::clone(&present),
-            };
+            let cut = |rows: Range<usize>| Group { rows, delete, present: Arc::clone(&present) };
             if rows.start < middle {
                 self.groups.push(cut(rows.start..rows.end.min(middle)));
             }
@@ -93,7 +84,8 @@ pub(crate) fn units(batches: &[Batch]) -> Result<Vec<Unit<'_>>, Error> {
     while start < batches.len() {
         let schema = batches[start].records.columns.schema();
         let mut end = start + 1;
-        while end < batches.len() && batches[end].records.columns.schema().fields() == schema.fields()
+        while end < batches.len()
+            && batches[end].records.columns.schema().fields() == schema.fields()
         {
             end += 1;
         }
@@ -159,15 +151,7 @@ impl<'a> Unit<'a> {
             };
             parts.iter().flat_map(of).collect()
         });
-        Ok(Self {
-            columns,
-            fields,
-            presence,
-            versions,
-            origins,
-            operations,
-            batches,
-        })
+        Ok(Self { columns, fields, presence, versions, origins, operations, batches })
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -188,22 +172,15 @@ impl<'a> Unit<'a> {
 
     /// Tells whether a record asks for a delete.
     pub(crate) fn has_deletes(&self) -> bool {
-        self.operations
-            .as_ref()
-            .is_some_and(|operations| operations.contains(&Operation::Delete))
+        self.operations.as_ref().is_some_and(|operations| operations.contains(&Operation::Delete))
     }
 
     fn deletes(&self, row: usize) -> bool {
-        self.operations
-            .as_ref()
-            .is_some_and(|operations| operations[row] == Operation::Delete)
+        self.operations.as_ref().is_some_and(|operations| operations[row] == Operation::Delete)
     }
 
     fn present(&self, row: usize) -> Vec<bool> {
-        self.presence
-            .iter()
-            .map(|bits| bits.as_ref().is_none_or(|bits| bits.value(row)))
-            .collect()
+        self.presence.iter().map(|bits| bits.as_ref().is_none_or(|bits| bits.value(row))).collect()
     }
 
     /// Puts the records in order, and reports those that need not or cannot be written.
@@ -214,32 +191,39 @@ impl<'a> Unit<'a> {
         dialect: &dyn Dialect,
         tally: &mut Tally,
     ) -> Order {
-        let mut refused = Refusals {
-            unit: self,
-            tally,
-            is_refused: vec![false; self.len()],
-        };
+        let mut refused = Refusals { unit: self, tally, is_refused: vec![false; self.len()] };
         let mut without_key = vec![false; self.len()];
         for &column in &layout.key {
             let values = self.columns.column(column);
             let name = self.fields[column].name.name();
-            for row in 0..self.len() {
+            for (row, without_key) in without_key.iter_mut().enumerate() {
                 let absent = self.presence[column].as_ref().is_some_and(|bits| !bits.value(row));
                 if absent || values.is_null(row) {
-                    without_key[row] = true;
-                    refused.add(row, "key", format!("`{name}` is part of the key and has no value"), name);
+                    *without_key = true;
+                    refused.add(
+                        row,
+                        "key",
+                        format!("`{name}` is part of the key and has no value"),
+                        name,
+                    );
                 }
             }
         }
         for (column, placed) in layout.columns.iter().enumerate() {
-            self.check_column(column, placed.fit, &placed.declared, dialect, &mut |row, code, message| {
-                if !self.deletes(row) || layout.key.contains(&column) {
-                    if layout.key.contains(&column) {
-                        without_key[row] = true;
+            self.check_column(
+                column,
+                placed.fit,
+                &placed.declared,
+                dialect,
+                &mut |row, code, message| {
+                    if !self.deletes(row) || layout.key.contains(&column) {
+                        if layout.key.contains(&column) {
+                            without_key[row] = true;
+                        }
+                        refused.add(row, code, message, self.fields[column].name.name());
                     }
-                    refused.add(row, code, message, self.fields[column].name.name());
-                }
-            });
+                },
+            );
         }
         let is_refused = refused.is_refused;
         let mut rows = Vec::with_capacity(self.len());
@@ -309,9 +293,9 @@ impl<'a> Unit<'a> {
                 } else {
                     self.present(row as usize).into()
                 };
-                let superseded = covered
-                    .as_ref()
-                    .is_some_and(|covered| present.iter().zip(covered).all(|(own, by)| !own || *by));
+                let superseded = covered.as_ref().is_some_and(|covered| {
+                    present.iter().zip(covered).all(|(own, by)| !own || *by)
+                });
                 if superseded {
                     tally.unchanged(self.origins[row as usize], 1);
                     continue;
@@ -331,7 +315,8 @@ impl<'a> Unit<'a> {
         }
         // Stable, so that rows of a group stay in the order of their keys.
         entries.sort_by_key(|(round, pattern, _)| (*round, *pattern));
-        let mut by_number: Vec<_> = patterns.into_iter().map(|(key, number)| (number, key)).collect();
+        let mut by_number: Vec<_> =
+            patterns.into_iter().map(|(key, number)| (number, key)).collect();
         by_number.sort_by_key(|(number, _)| *number);
         let mut order = Order::default();
         for (at, (round, pattern, row)) in entries.iter().enumerate() {
@@ -367,13 +352,23 @@ impl<'a> Unit<'a> {
         match fit {
             Fit::Misfit => {
                 for row in (0..self.len()).filter(|row| values.is_valid(*row)) {
-                    refuse(row, "type", format!("`{name}` is {field_type}, but the column is {declared}"));
+                    refuse(
+                        row,
+                        "type",
+                        format!("`{name}` is {field_type}, but the column is {declared}"),
+                    );
                 }
                 return;
             }
             Fit::Scale(kept) => {
                 for row in rows_with_more_digits(values, field_type, kept) {
-                    refuse(row, "type", format!("`{name}` has more than {kept} digits behind the point, but the column is {declared}"));
+                    refuse(
+                        row,
+                        "type",
+                        format!(
+                            "`{name}` has more than {kept} digits behind the point, but the column is {declared}"
+                        ),
+                    );
                 }
             }
             Fit::Same | Fit::Cast => {}
@@ -388,7 +383,11 @@ impl<'a> Unit<'a> {
                 let values = values.as_primitive::<TimestampMicrosecondType>();
                 for (row, value) in values.iter().enumerate() {
                     if value.is_some_and(|value| !dialect.in_range(field_type, value)) {
-                        refuse(row, "range", format!("`{name}` is a time that the database cannot hold"));
+                        refuse(
+                            row,
+                            "range",
+                            format!("`{name}` is a time that the database cannot hold"),
+                        );
                     }
                 }
             }
@@ -396,7 +395,11 @@ impl<'a> Unit<'a> {
                 let values = values.as_primitive::<Date32Type>();
                 for (row, value) in values.iter().enumerate() {
                     if value.is_some_and(|value| !dialect.in_range(field_type, i64::from(value))) {
-                        refuse(row, "range", format!("`{name}` is a date that the database cannot hold"));
+                        refuse(
+                            row,
+                            "range",
+                            format!("`{name}` is a date that the database cannot hold"),
+                        );
                     }
                 }
             }
@@ -407,10 +410,7 @@ impl<'a> Unit<'a> {
 
 fn join_presence(parts: &[Batch], column: usize) -> Option<BooleanBuffer> {
     let whole = |bits: &BooleanBuffer| bits.count_set_bits() == bits.len();
-    if parts
-        .iter()
-        .all(|batch| batch.records.presence(column).is_none_or(whole))
-    {
+    if parts.iter().all(|batch| batch.records.presence(column).is_none_or(whole)) {
         return None;
     }
     let mut bits = BooleanBufferBuilder::new(0);
@@ -458,8 +458,7 @@ struct Refusals<'a, 'b> {
 impl Refusals<'_, '_> {
     fn add(&mut self, row: usize, code: &'static str, message: String, field: &str) {
         if !std::mem::replace(&mut self.is_refused[row], true) {
-            self.tally
-                .refuse(self.unit.origins[row], code, message, field.to_owned());
+            self.tally.refuse(self.unit.origins[row], code, message, field.to_owned());
         }
     }
 }
@@ -472,9 +471,7 @@ pub(crate) struct Tally {
 
 impl Tally {
     pub(crate) fn new(batches: usize) -> Self {
-        Self {
-            batches: vec![Written::default(); batches],
-        }
+        Self { batches: vec![Written::default(); batches] }
     }
 
     pub(crate) fn loaded(&mut self, batch: u32, count: u32) {
@@ -562,7 +559,13 @@ impl Keys {
     }
 }
 
-fn append_key(values: &ArrayRef, field_type: FieldType, row: usize, single: bool, bytes: &mut Vec<u8>) {
+fn append_key(
+    values: &ArrayRef,
+    field_type: FieldType,
+    row: usize,
+    single: bool,
+    bytes: &mut Vec<u8>,
+) {
     let ordered = |value: i64| (value ^ i64::MIN).to_be_bytes();
     let mut sized = |value: &[u8]| {
         bytes.extend_from_slice(value);

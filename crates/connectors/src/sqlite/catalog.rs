@@ -18,10 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Returns how to open a file that is only read.
 pub(super) fn read_only(path: &str) -> SqliteConnectOptions {
-    SqliteConnectOptions::new()
-        .filename(Path::new(path))
-        .read_only(true)
-        .busy_timeout(PATIENCE)
+    SqliteConnectOptions::new().filename(Path::new(path)).read_only(true).busy_timeout(PATIENCE)
 }
 
 /// Returns how to open a file that is written; it is created.
@@ -107,5 +104,6 @@ pub(super) async fn shape(
             })
             .collect(),
         unique,
+        fingerprint: 0,
     }))
 }

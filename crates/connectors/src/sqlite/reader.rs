@@ -12,7 +12,8 @@ use connect::{Chunk, Error, Limits, RefusedRaw};
 use futures::TryStreamExt;
 use model::{FieldType, Ids, Records};
 use sqlx::{
-    Connection, Sqlite, SqliteConnection, query::Query,
+    Connection, Sqlite, SqliteConnection,
+    query::Query,
     sqlite::{SqliteArguments, SqliteConnectOptions, SqliteRow},
 };
 use tokio::{sync::mpsc, task::JoinHandle};
@@ -60,7 +61,7 @@ impl Reading {
     /// # Errors
     ///
     /// Stops the run where there is a lag and the value is no time.
-    pub(super) fn from_high(&self, high: &str) -> Result<Value, Error> {
+    pub(super) fn start_from(&self, high: &str) -> Result<Value, Error> {
         let value = Value::from_tagged(high);
         if self.lag == Duration::ZERO {
             return value.ok_or_else(|| Error::stop(&*self.what, "run once with `--full`"));
@@ -209,9 +210,8 @@ impl Work {
         let what = self.reading.what.clone();
         let failed = |error| Stop::Error(whole(&what, error));
         let began = Instant::now();
-        let mut connection = SqliteConnection::connect_with(&self.reading.options)
-            .await
-            .map_err(failed)?;
+        let mut connection =
+            SqliteConnection::connect_with(&self.reading.options).await.map_err(failed)?;
         let (condition, values) = self.condition().map_err(Stop::Error)?;
         let mut query = sqlx::query(statement(self.query(&condition)));
         for value in values {
@@ -285,20 +285,23 @@ impl Work {
             let behind = format!("({names}) > ({marks})");
             // A part of the key that is null makes the comparison unknown; such rows are refused,
             // not skipped.
-            let certain = order.iter().all(|column| {
-                Some(*column) == self.reading.cursor || columns[*column].required
-            });
+            let certain = order
+                .iter()
+                .all(|column| Some(*column) == self.reading.cursor || columns[*column].required);
             conditions.push(if certain { behind } else { format!("({behind}) is not false") });
             for after in &self.cursor.after {
                 values.push(Value::from_tagged(after).ok_or_else(|| {
-                    Error::stop(&*self.reading.what, "run once with `--full`: the cursor is damaged")
+                    Error::stop(
+                        &*self.reading.what,
+                        "run once with `--full`: the cursor is damaged",
+                    )
                 })?);
             }
         } else if let (Some(cursor), Some(high), false) =
             (self.reading.cursor, &self.cursor.high, self.cursor.nulls)
         {
             conditions.push(format!("{} >= ?", name(&columns[cursor])));
-            values.push(self.reading.from_high(high)?);
+            values.push(self.reading.start_from(high)?);
         }
         Ok((conditions.join(" and "), values))
     }

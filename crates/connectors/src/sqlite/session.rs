@@ -1,6 +1,10 @@
 //! A loader's transaction.
 
-use arrow_array::{Array, ArrayRef, cast::AsArray, types::{Float64Type, Int64Type}};
+use arrow_array::{
+    Array, ArrayRef,
+    cast::AsArray,
+    types::{Float64Type, Int64Type},
+};
 use arrow_schema::DataType;
 use async_trait::async_trait;
 use sqlx::{Row, Sqlite as Driver, Transaction, query::Query, sqlite::SqliteArguments};
@@ -12,6 +16,7 @@ use crate::sql::{
     quote::{Table, list, statement},
     session::{Bind, Dialect, Session},
     settings::Own,
+    shape::Shape,
     text::{self, Years},
     unit::Unit,
 };
@@ -36,10 +41,7 @@ impl SqliteSession {
     /// Makes the transaction's work durable.
     pub(super) async fn commit(self) -> Result<(), Failure> {
         let what = self.what;
-        self.transaction
-            .commit()
-            .await
-            .map_err(|error| failure(&what, error))
+        self.transaction.commit().await.map_err(|error| failure(&what, error))
     }
 }
 
@@ -80,8 +82,7 @@ impl Session for SqliteSession {
 
     async fn execute(&mut self, sql: String, values: &[Bind]) -> Result<u64, Failure> {
         let done = bound(sql, values).execute(&mut *self.transaction).await;
-        done.map(|done| done.rows_affected())
-            .map_err(|error| failure(&self.what, error))
+        done.map(|done| done.rows_affected()).map_err(|error| failure(&self.what, error))
     }
 
     async fn numbers(&mut self, sql: String, values: &[Bind]) -> Result<Vec<Vec<i64>>, Failure> {
@@ -104,7 +105,7 @@ impl Session for SqliteSession {
             .map_err(|error| failure(&self.what, error))
     }
 
-    async fn lock(&mut self, _: &Table, _: bool) -> Result<(), Failure> {
+    async fn lock(&mut self, _: &Table, _: &Shape, _: bool) -> Result<(), Failure> {
         // The transaction began as the only writer.
         Ok(())
     }
@@ -137,8 +138,7 @@ impl Session for SqliteSession {
             let one_row = format!("({})", list((0..width).map(|_| "?")));
             let sql = format!("insert into {stage} values {}", list((0..size).map(|_| &one_row)));
             let mut query = sqlx::query(statement(sql));
-            for number in start..start + size {
-                let row = rows[number];
+            for (number, &row) in rows.iter().enumerate().skip(start).take(size) {
                 let index = row as usize;
                 query = query
                     .bind(i64::try_from(number).unwrap_or(i64::MAX))

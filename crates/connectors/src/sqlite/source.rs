@@ -62,9 +62,8 @@ impl Source {
         connection: &mut SqliteConnection,
         table: &Table,
     ) -> Result<Vec<CatalogColumn>, Error> {
-        let columns = catalog::columns(connection, table)
-            .await
-            .map_err(|error| self.failed(error))?;
+        let columns =
+            catalog::columns(connection, table).await.map_err(|error| self.failed(error))?;
         if columns.is_empty() {
             return Err(no_table(&table.plain()));
         }
@@ -116,7 +115,7 @@ impl Source {
         if let (Some(cursor), Some(high)) = (reading.cursor, &start.high) {
             let name = Identifier::known(reading.columns[cursor].name.clone());
             condition = format!("{name} is null or {name} >= ?");
-            from = Some(reading.from_high(high)?);
+            from = Some(reading.start_from(high)?);
         }
         let sql = format!("select exists (select 1 from {} where {condition})", reading.table);
         let query = sqlx::query(statement(sql));
@@ -124,10 +123,7 @@ impl Source {
             Some(value) => bind(query, value),
             None => query,
         };
-        let row = query
-            .fetch_one(&mut connection)
-            .await
-            .map_err(|error| self.failed(error))?;
+        let row = query.fetch_one(&mut connection).await.map_err(|error| self.failed(error))?;
         row.try_get(0).map_err(|error| self.failed(error))
     }
 
@@ -165,9 +161,7 @@ impl Source {
 /// A primary key may hold nulls, except for one of a single integer.
 fn is_required(column: &CatalogColumn, primary: &[String]) -> bool {
     column.required
-        || (column.key > 0
-            && primary.len() == 1
-            && column.declared.eq_ignore_ascii_case("integer"))
+        || (column.key > 0 && primary.len() == 1 && column.declared.eq_ignore_ascii_case("integer"))
 }
 
 /// Returns the promised type if all values keep it.
@@ -178,7 +172,9 @@ fn fitting(promised: FieldType, values: &[Value]) -> FieldType {
         (FieldType::Integer | FieldType::Double, Value::Integer(_))
         | (FieldType::Double, Value::Real(_))
         | (FieldType::Bytes, Value::Blob(_)) => true,
-        (FieldType::Json, Value::Text(text)) => serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok(),
+        (FieldType::Json, Value::Text(text)) => {
+            serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok()
+        }
         (FieldType::Date, Value::Text(text)) => text.len() == 10 && Moment::parse(text).is_some(),
         (FieldType::Timestamp, Value::Text(text)) => Moment::parse(text).is_some(),
         (FieldType::Decimal { precision, scale }, value) => {
@@ -209,10 +205,7 @@ fn fits_decimal(text: &str, precision: u8, scale: u8) -> bool {
 impl connect::Source for Source {
     async fn check(&self) -> Result<String, Error> {
         let reading = self.reading().await?;
-        let key = reading
-            .key
-            .iter()
-            .map(|index| format!("`{}`", reading.columns[*index].name));
+        let key = reading.key.iter().map(|index| format!("`{}`", reading.columns[*index].name));
         Ok(format!(
             "table `{}` in `{}` has {} columns and the key {}",
             reading.table.plain(),
@@ -234,10 +227,7 @@ impl connect::Source for Source {
         .map_err(|error| self.failed(error))?;
         let mut streams = Vec::new();
         for name in tables {
-            let table = Table {
-                schema: None,
-                name: Identifier::known(name.clone()),
-            };
+            let table = Table { schema: None, name: Identifier::known(name.clone()) };
             let columns = self.columns(&mut connection, &table).await?;
             streams.push(Stream {
                 schema: self.schema(&mut connection, &table, &columns).await?,

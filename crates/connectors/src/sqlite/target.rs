@@ -1,7 +1,4 @@
-use std::{
-    path::Path,
-    sync::{Arc, Mutex, atomic::AtomicBool},
-};
+use std::{path::Path, sync::atomic::AtomicBool};
 
 use async_trait::async_trait;
 use connect::{Error, Sweep, Written};
@@ -32,7 +29,6 @@ pub(crate) struct Target {
     path: String,
     /// Settings that cannot work are told when they are first used.
     settings: Result<Settings, (String, String)>,
-    shape: Mutex<Option<Arc<Shape>>>,
 }
 
 impl Target {
@@ -49,19 +45,18 @@ impl Target {
                 .connect_lazy_with(catalog::writable(path)),
             path: path.to_owned(),
             settings: settings.map_err(|error| (error.what, error.hint)),
-            shape: Mutex::new(None),
         }
     }
 
     fn settings(&self) -> Result<&Settings, Error> {
-        self.settings
-            .as_ref()
-            .map_err(|(what, hint)| Error::stop(what, hint))
+        self.settings.as_ref().map_err(|(what, hint)| Error::stop(what, hint))
     }
 
     fn what(&self) -> String {
         match &self.settings {
-            Ok(settings) => format!("table `{}` in `{}` cannot be written", settings.table.plain(), self.path),
+            Ok(settings) => {
+                format!("table `{}` in `{}` cannot be written", settings.table.plain(), self.path)
+            }
             Err((what, _)) => what.clone(),
         }
     }
@@ -99,16 +94,6 @@ impl Target {
         look.await.map_err(|error| whole(&self.what(), error))
     }
 
-    fn known(&self) -> Option<Arc<Shape>> {
-        self.shape.lock().map_or(None, |shape| shape.clone())
-    }
-
-    fn learn(&self, shape: Option<Arc<Shape>>) {
-        if let Ok(mut known) = self.shape.lock() {
-            *known = shape;
-        }
-    }
-
     async fn look(&self, session: &mut SqliteSession) -> Result<Option<Shape>, Failure> {
         let settings = self.settings()?;
         catalog::shape(&mut session.transaction, &settings.table)
@@ -133,15 +118,11 @@ impl Target {
         &self,
         session: &mut SqliteSession,
         units: &[Unit<'_>],
-    ) -> Result<Arc<Shape>, Failure> {
+    ) -> Result<Shape, Failure> {
         let settings = self.settings()?;
-        if let Some(shape) = self.known()
-            && self.changes(units, Some(&shape))?.is_empty()
-        {
-            return Ok(shape);
-        }
         let found = self.look(session).await?;
-        for change in &self.changes(units, found.as_ref())? {
+        let changes = self.changes(units, found.as_ref())?;
+        for change in &changes {
             for sql in plan::statements(settings, &Sqlite, change) {
                 session.execute(sql, &[]).await?;
             }
@@ -152,7 +133,7 @@ impl Target {
                 session.execute(sql, &[]).await?;
             }
         }
-        Ok(Arc::new(shape))
+        Ok(shape)
     }
 
     async fn try_write(
@@ -164,10 +145,8 @@ impl Target {
         let mut session = self.begin().await?;
         let shape = self.shape(&mut session, units).await?;
         let fresh = AtomicBool::new(false);
-        let written =
-            load::write(&mut session, settings, &shape, batches, units, &fresh).await?;
+        let written = load::write(&mut session, settings, &shape, batches, units, &fresh).await?;
         session.commit().await?;
-        self.learn(Some(shape));
         Ok(written)
     }
 }
@@ -205,10 +184,7 @@ impl connect::Target for Target {
             .collect::<Result<Vec<_>, _>>()?;
         let shape = self.peek().await?;
         let changes = plan::changes(settings, &Sqlite, &incoming, shape.as_ref())?;
-        Ok(changes
-            .iter()
-            .map(|change| plan::sentence(settings, &Sqlite, change))
-            .collect())
+        Ok(changes.iter().map(|change| plan::sentence(settings, &Sqlite, change)).collect())
     }
 
     async fn write(&self, batches: &[Batch]) -> Result<Vec<Written>, Error> {
@@ -216,13 +192,7 @@ impl connect::Target for Target {
             return Ok(vec![Written::default(); batches.len()]);
         }
         let units = units(batches)?;
-        match self.try_write(batches, &units).await {
-            Err(Failure::Stale(_)) => {
-                self.learn(None);
-                self.try_write(batches, &units).await.map_err(Failure::into_error)
-            }
-            done => done.map_err(Failure::into_error),
-        }
+        self.try_write(batches, &units).await.map_err(Failure::into_error)
     }
 
     async fn sweep(&self, request: &Sweep) -> Result<u64, Error> {

@@ -78,6 +78,10 @@ impl Dialect for Sqlite {
         table.beside("record").name.to_string()
     }
 
+    fn bare(&self) -> &'static str {
+        "+"
+    }
+
     fn writes_in_queries(&self) -> bool {
         false
     }
@@ -118,9 +122,8 @@ pub(super) fn field_type(declared: &str) -> FieldType {
     if lower.contains("json") {
         return FieldType::Json;
     }
-    let decimal = ["decimal_text", "decimal", "numeric"]
-        .iter()
-        .find_map(|word| lower.strip_prefix(word));
+    let decimal =
+        ["decimal_text", "decimal", "numeric"].iter().find_map(|word| lower.strip_prefix(word));
     if let Some(digits) = decimal {
         return format!("decimal{digits}").parse().unwrap_or(FieldType::Text);
     }
@@ -148,7 +151,8 @@ mod tests {
             kind: kind(declared),
             required: false,
         };
-        let fit = |field: &str, declared: &str| Sqlite.fit(field.parse().unwrap(), &column(declared));
+        let fit =
+            |field: &str, declared: &str| Sqlite.fit(field.parse().unwrap(), &column(declared));
         assert_eq!(fit("decimal(38,9)", "numeric"), Fit::Misfit);
         assert_eq!(fit("text", "integer"), Fit::Misfit);
         assert_eq!(fit("text", "decimal(10,2)"), Fit::Misfit);
@@ -159,7 +163,14 @@ mod tests {
     #[test]
     fn a_column_of_ours_is_read_back_as_what_it_was() {
         for text in [
-            "boolean", "integer", "double", "decimal(38,9)", "text", "bytes", "date", "timestamp",
+            "boolean",
+            "integer",
+            "double",
+            "decimal(38,9)",
+            "text",
+            "bytes",
+            "date",
+            "timestamp",
             "json",
         ] {
             let declared = Sqlite.column_type(text.parse().unwrap());

@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow_array::{
-    ArrayRef, BinaryArray, BooleanArray, Float64Array, Int64Array, StringArray,
-};
+use arrow_array::{ArrayRef, BinaryArray, BooleanArray, Float64Array, Int64Array, StringArray};
 use model::FieldType;
 use sqlx::{Row, TypeInfo, ValueRef, sqlite::SqliteRow};
 
@@ -103,8 +101,9 @@ pub(super) fn column(values: Vec<Value>, declared: FieldType) -> (FieldType, Arr
             _ => None,
         })
         .map(|values| Arc::new(BooleanArray::from(values)) as ArrayRef),
-        FieldType::Double => collect(&values, double)
-            .map(|values| Arc::new(Float64Array::from(values)) as ArrayRef),
+        FieldType::Double => {
+            collect(&values, double).map(|values| Arc::new(Float64Array::from(values)) as ArrayRef)
+        }
         FieldType::Json => collect(&values, |value| match value {
             Value::Text(text) => Some(text.as_str()),
             _ => None,
@@ -140,7 +139,9 @@ pub(super) fn column(values: Vec<Value>, declared: FieldType) -> (FieldType, Arr
 fn double(value: &Value) -> Option<f64> {
     match value {
         Value::Real(value) => Some(*value),
-        Value::Integer(value) if value.unsigned_abs() <= EXACT.unsigned_abs() => Some(*value as f64),
+        Value::Integer(value) if value.unsigned_abs() <= EXACT.unsigned_abs() => {
+            Some(*value as f64)
+        }
         _ => None,
     }
 }

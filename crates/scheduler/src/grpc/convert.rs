@@ -102,7 +102,8 @@ fn schema(schema: &Schema) -> Vec<control::FieldDescription> {
 }
 
 pub(super) fn planned(planned: Planned) -> control::PlannedPipeline {
-    let Planned { pipeline, change: changed, schema: of_source, inferred, result, targets } = planned;
+    let Planned { pipeline, change: changed, schema: of_source, inferred, result, targets } =
+        planned;
     let targets = targets.into_iter().map(|target| {
         let (actions, unreachable) = match target.outcome {
             PlanOutcome::Actions(actions) => (actions, String::new()),
@@ -116,7 +117,10 @@ pub(super) fn planned(planned: Planned) -> control::PlannedPipeline {
         fields: schema(&of_source),
         inferred,
         targets: targets.collect(),
-        result: result.iter().map(|after| field(after, pipeline.key.contains(&after.name))).collect(),
+        result: result
+            .iter()
+            .map(|after| field(after, pipeline.key.contains(&after.name)))
+            .collect(),
     }
 }
 
@@ -160,7 +164,10 @@ pub(super) fn stream(stream: DiscoveredStream) -> control::StreamDescription {
     control::StreamDescription { name: stream.name, fields: fields.collect() }
 }
 
-pub(super) fn quarantined(quarantined: Quarantined, contents: String) -> control::QuarantinedRecord {
+pub(super) fn quarantined(
+    quarantined: Quarantined,
+    contents: String,
+) -> control::QuarantinedRecord {
     let record = quarantined.record;
     control::QuarantinedRecord {
         id: quarantined.id,

@@ -54,11 +54,8 @@ impl RunService for Runs {
     ) -> Result<Response<ListRunsResponse>, Status> {
         let ListRunsRequest { pipeline, limit } = request.into_inner();
         let limit = if limit == 0 { USUAL_LIMIT } else { limit.min(MAX_LIMIT) };
-        let pipeline = if pipeline.is_empty() {
-            None
-        } else {
-            Some(pipeline.parse().map_err(Error::from)?)
-        };
+        let pipeline =
+            if pipeline.is_empty() { None } else { Some(pipeline.parse().map_err(Error::from)?) };
         let found = self.0.store().runs(pipeline.as_ref(), limit).await.map_err(Error::from)?;
         let now = self.0.now();
         let runs = found.into_iter().map(|run| convert::run(run, Vec::new(), now)).collect();
@@ -89,9 +86,7 @@ impl RunService for Runs {
         let messages = futures::stream::unfold(Some(watch), |watch| async move {
             let mut watch = watch?;
             match watch.next().await {
-                Ok(Some(run)) => {
-                    Some((Ok(WatchRunResponse { run: Some(run) }), Some(watch)))
-                }
+                Ok(Some(run)) => Some((Ok(WatchRunResponse { run: Some(run) }), Some(watch))),
                 Ok(None) => None,
                 Err(error) => Some((Err(error.into()), None)),
             }

@@ -161,15 +161,6 @@ fn rounded_quotient(dividend: i128, divisor: i128) -> i128 {
     if rest != 0 && half_or_more { quotient + away } else { quotient }
 }
 
-fn number(value: &dyn Val) -> Result<Decimal, ExecutionError> {
-    Decimal::of(value).ok_or_else(|| {
-        ExecutionError::no_such_overload(
-            "decimal",
-            vec!["decimal".to_owned(), value.get_type().name().to_owned()],
-        )
-    })
-}
-
 impl Val for Decimal {
     fn get_type(&self) -> &Type {
         &DECIMAL
@@ -280,7 +271,7 @@ impl Negator for Decimal {
 
 impl Comparer for Decimal {
     fn compare(&self, other: &dyn Val) -> Result<Ordering, ExecutionError> {
-        Ok(self.order(number(other)?))
+        Ok(self.order(any_number(other)?))
     }
 }
 

@@ -71,8 +71,8 @@ pub(super) fn register(env: &mut Env) -> Result<(), DeclarationError> {
         ("round", vec![DOUBLE_TYPE, int()], round),
     ];
     for (index, (name, types, function)) in both.into_iter().enumerate() {
-        let mut rest = types.clone_types();
-        let target = rest.remove(0);
+        let target = types[0].to_owned();
+        let rest = types[1..].iter().map(ToOwned::to_owned).collect();
         env.add_overload(name, &format!("{name}_{index}"), types, function)?;
         env.add_member_overload(name, &format!("{name}_on_{index}"), target, rest, function)?;
     }
@@ -88,17 +88,6 @@ pub(super) fn register(env: &mut Env) -> Result<(), DeclarationError> {
         env.add_overload("coalesce", &format!("coalesce_{count}"), types, coalesce)?;
     }
     Ok(())
-}
-
-/// Types are owned by their declaration, and each function has two.
-trait CloneTypes {
-    fn clone_types(&self) -> Vec<Type>;
-}
-
-impl CloneTypes for Vec<Type> {
-    fn clone_types(&self) -> Vec<Type> {
-        self.iter().map(ToOwned::to_owned).collect()
-    }
 }
 
 fn failed(function: &str, message: &str) -> ExecutionError {

@@ -160,3 +160,16 @@ fn every_declared_function_exists() {
         .collect();
     assert!(undeclared.is_empty(), "{undeclared:?}");
 }
+
+#[test]
+fn the_deepest_expression_fits_the_stack() {
+    assert_eq!(first(&format!("n{}", " + n".repeat(30)), "integer"), "93");
+    for (open, close) in [("coalesce(", ")"), ("-(", ")"), ("true ? (", ") : 0"), ("[", "][0]")] {
+        let depth = if open == "[" { 14 } else { 30 };
+        let source = format!("{}amount{}", open.repeat(depth), close.repeat(depth));
+        match Evaluator::new(&source) {
+            Ok(_) => assert_eq!(first(&source, "decimal(12,2)"), "12.50", "{source}"),
+            Err(error) => panic!("{error}: {source}"),
+        }
+    }
+}

@@ -156,7 +156,7 @@ fn a_wrong_type_follows_the_contract() {
     assert_eq!(rows(&outcome.records), ["a=\"1\"", "a=\"x\"", "a=null"]);
     assert_eq!(outcome.notes.len(), 1);
     let stop = apply("freeze").stop.unwrap();
-    assert_eq!(stop.reason, "`a` is not an integer but a text of 1 letters in record f.csv:3");
+    assert_eq!(stop.reason, "`a` is not an integer but a text of 1 letter in record f.csv:3");
     assert_eq!(apply("quarantine").refused.len(), 1);
 }
 
@@ -404,7 +404,7 @@ key: [k]"#;
         program.apply(&csv(&[("n", &columns[0]), ("k", &columns[1]), ("m", &columns[2])]));
     outcome.records.validate().unwrap();
     let mut seen: Vec<usize> = outcome.refused.iter().map(|refused| refused.index).collect();
-    seen.extend(outcome.records.positions.iter().map(|position| *position as usize - 2));
+    seen.extend(outcome.records.positions.iter().map(|at| usize::try_from(*at).unwrap() - 2));
     seen.sort_unstable();
     let before = seen.len();
     seen.dedup();

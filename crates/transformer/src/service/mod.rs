@@ -1,4 +1,5 @@
 mod config;
+mod fitting;
 mod metrics;
 mod programs;
 mod queue;

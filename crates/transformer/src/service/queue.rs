@@ -21,6 +21,7 @@ use wire::{
 };
 
 use super::{
+    fitting,
     metrics::{Metrics, Transformed},
     programs::{Compiled, Programs},
 };
@@ -217,45 +218,37 @@ impl Worker {
 fn prepare(compiled: &Compiled, batch: Batch) -> Prepared {
     let Batch { header, records } = batch;
     let outcome = compiled.program.apply(&records);
+    let left: Vec<u64> = outcome.records.positions.clone();
+    let fitted = fitting::fit(outcome.records, &header);
     let mut refused = outcome.refused;
-    let mut passed = outcome.records;
-    let mut message = None;
-    if !passed.is_empty() {
-        let encoded = wire::encode_records(&passed).into_message(&header);
-        if encoded.len() > MAX_PAYLOAD {
-            refused.extend(too_large(&records, &passed, encoded.len()));
-            refused.sort_by_key(|refused| refused.index);
-            passed = passed.slice(0, 0);
-        } else {
-            message = Some(encoded);
-        }
+    if !fitted.left_out.is_empty() {
+        let too_large: HashSet<u64> = fitted.left_out.iter().map(|row| left[*row]).collect();
+        refused.extend(refuse_too_large(&records, &too_large));
+        refused.sort_by_key(|refused| refused.index);
     }
     Prepared {
-        passed: u32::try_from(passed.len()).unwrap_or(u32::MAX),
+        passed: u32::try_from(fitted.records.len()).unwrap_or(u32::MAX),
         filtered: outcome.filtered,
         quarantined: quarantined(&header, &records, refused),
         notes: outcome.notes,
         stop: outcome.stop,
         header,
-        message,
+        message: fitted.message,
     }
 }
 
-/// Refuses all that is left of a batch that no message can hold any more.
-///
-/// The extractor cuts batches at half of the limit, so the steps have more than doubled it.
-fn too_large(records: &Records, passed: &Records, size: usize) -> Vec<Refused> {
-    let message = format!(
-        "the steps have made the batch {size} bytes large, more than the {MAX_PAYLOAD} of a message; \
-         make `batch_bytes` of the extractors smaller, run with `--full`, and drop these records"
-    );
-    let left: HashSet<u64> = passed.positions.iter().copied().collect();
+/// Refuses the records at these positions of the source.
+fn refuse_too_large(records: &Records, positions: &HashSet<u64>) -> Vec<Refused> {
+    let is_too_large = |index: &usize| positions.contains(&records.positions[*index]);
     (0..records.len())
-        .filter(|index| left.contains(&records.positions[*index]))
+        .filter(is_too_large)
         .map(|index| Refused {
             index,
             code: "size",
-            message: message.clone(),
+            message: format!(
+                "the steps have made its batch larger than the {MAX_PAYLOAD} bytes of a message, \
+                 and this record is one of the largest; make `batch_bytes` of the extractors smaller"
+            ),
             step: String::new(),
             field: String::new(),
         })

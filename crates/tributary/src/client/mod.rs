@@ -8,7 +8,7 @@ mod server;
 mod watch;
 
 use crate::{
-    cli::{Command, Global},
+    cli::{Command, Global, Pipelines},
     client::server::Server,
     failure::Failure,
     output::Output,
@@ -17,16 +17,16 @@ use crate::{
 /// Runs one client command.
 pub(crate) async fn run(command: Command, global: &Global) -> Result<(), Failure> {
     let output = Output::new(global.output);
-    let server = Server::find(global);
+    if let Command::Pipelines(Pipelines { wait: true }) = command {
+        let server = server::wait(global).await?;
+        return pipelines::list(&server, output).await;
+    }
+    let server = Server::find(global)?;
     match command {
         Command::Apply(files) => pipelines::apply(&server, output, &files).await,
         Command::Plan(files) => pipelines::plan(&server, output, &files).await,
         Command::Check(pipeline) => pipelines::check(&server, output, pipeline).await,
         Command::Discover(pipeline) => pipelines::discover(&server, output, pipeline).await,
-        Command::Pipelines(options) if options.wait => {
-            let server = server::wait(global).await?;
-            pipelines::list(&server, output).await
-        }
         Command::Pipelines(_) => pipelines::list(&server, output).await,
         Command::Show(name) => pipelines::show(&server, output, name.name).await,
         Command::Delete(name) => pipelines::delete(&server, output, name.name).await,

@@ -20,20 +20,38 @@ const PAUSE: Duration = Duration::from_millis(100);
 #[derive(Debug, Clone)]
 pub(crate) struct Server {
     address: String,
-    /// The file that the address was read from.
-    file: Option<PathBuf>,
+    origin: Origin,
+}
+
+/// Who named the address.
+#[derive(Debug, Clone)]
+enum Origin {
+    User,
+    /// `tributary up`, in this file.
+    File(PathBuf),
+    Default,
 }
 
 impl Server {
     /// Looks where the server is; does not ask it anything.
-    pub(crate) fn find(global: &Global) -> Self {
+    ///
+    /// Where there is a data folder, only the `tributary up` of that folder is meant: what listens
+    /// on the default address may be somebody else's.
+    pub(crate) fn find(global: &Global) -> Result<Self, Failure> {
         if let Some(address) = &global.server {
-            return Self { address: with_scheme(address), file: None };
+            return Ok(Self { address: with_scheme(address), origin: Origin::User });
         }
         let file = global.data.join("address");
         match fs::read_to_string(&file) {
-            Ok(address) => Self { address: with_scheme(address.trim()), file: Some(file) },
-            Err(_) => Self { address: DEFAULT.to_owned(), file: None },
+            Ok(address) => {
+                Ok(Self { address: with_scheme(address.trim()), origin: Origin::File(file) })
+            }
+            Err(_) if global.data.join("lock").exists() => Err(Failure::unreachable(
+                &format!("of the data folder {}", global.data.display()),
+                "no `tributary up` is ready there",
+                "start it, or give --server or TRIBUTARY_SERVER",
+            )),
+            Err(_) => Ok(Self { address: DEFAULT.to_owned(), origin: Origin::Default }),
         }
     }
 
@@ -57,28 +75,41 @@ impl Server {
     }
 
     fn unreachable(&self, detail: &str) -> Failure {
-        let hint = match &self.file {
-            Some(file) => format!(
+        let hint = match &self.origin {
+            Origin::File(file) => format!(
                 "the address comes from {}: start `tributary up` again, or give --server",
                 file.display()
             ),
-            None => "start `tributary up`, or give --server or TRIBUTARY_SERVER".to_owned(),
+            Origin::User | Origin::Default => {
+                "start `tributary up`, or give --server or TRIBUTARY_SERVER".to_owned()
+            }
         };
         Failure::unreachable(&self.address, detail, &hint)
     }
 }
 
-/// Waits until a server answers and returns it.
+/// Waits until the server answers and returns it: the one that the user has named, or the
+/// `tributary up` of the data folder, which may be starting.
 pub(crate) async fn wait(global: &Global) -> Result<Server, Failure> {
     let end = Instant::now() + PATIENCE;
     loop {
-        // The address may appear while we wait.
-        let server = Server::find(global);
-        match server.connect().await {
-            Ok(_) => return Ok(server),
-            Err(failure) if Instant::now() >= end => return Err(failure),
-            Err(_) => sleep(PAUSE).await,
+        let failure = match Server::find(global) {
+            // The data folder is not even there yet.
+            Ok(Server { origin: Origin::Default, .. }) => Failure::unreachable(
+                &format!("of the data folder {}", global.data.display()),
+                "no `tributary up` has been started there",
+                "start it, or give --server or TRIBUTARY_SERVER",
+            ),
+            Ok(server) => match server.connect().await {
+                Ok(_) => return Ok(server),
+                Err(failure) => failure,
+            },
+            Err(failure) => failure,
+        };
+        if Instant::now() >= end {
+            return Err(failure);
         }
+        sleep(PAUSE).await;
     }
 }
 

@@ -281,7 +281,7 @@ pub(crate) fn quarantined(record: &QuarantinedRecord) -> String {
 }
 
 pub(crate) fn replayed(answer: &ReplayQuarantineResponse) -> String {
-    let mut text = format!("{} records are on their way again\n", grouped(answer.records));
+    let mut text = format!("{} on the way again\n", counted(answer.records));
     for run in &answer.runs {
         push(&mut text, format_args!("  follow them with `tributary watch {run}`\n"));
     }
@@ -289,7 +289,12 @@ pub(crate) fn replayed(answer: &ReplayQuarantineResponse) -> String {
 }
 
 pub(crate) fn dropped(records: u64) -> String {
-    format!("{} records are removed from the quarantine\n", grouped(records))
+    format!("{} removed from the quarantine\n", counted(records))
+}
+
+fn counted(records: u64) -> String {
+    let noun = if records == 1 { "record" } else { "records" };
+    format!("{} {noun}", grouped(records))
 }
 
 fn problems(problems: &[Problem], outcome: &str) -> String {

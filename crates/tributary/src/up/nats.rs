@@ -114,8 +114,6 @@ pub(super) async fn find(named: Option<&Path>) -> Result<PathBuf, Failure> {
             format!("name one of version {OLDEST} or newer with --nats-server, or `make {TOOL}`"),
         ));
     };
-    // The server is started from another folder.
-    let binary = binary.canonicalize().unwrap_or(binary);
     let what = || format!("the NATS server {} cannot be used", binary.display());
     let hint = format!("name one of version {OLDEST} or newer with --nats-server");
     let answer = Command::new(&binary).arg("--version").stdin(Stdio::null()).output().await;

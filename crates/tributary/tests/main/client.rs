@@ -59,6 +59,15 @@ async fn the_address_of_up_is_found_and_its_file_named_when_it_is_old() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_folder_without_a_server_does_not_lead_to_somebody_elses() {
+    let client = Client::new().await;
+    client.file(".tributary/lock", "1");
+    let ended = run(client.folder.path(), &["pipelines"]).await.expect(3);
+    assert!(ended.stderr.contains("no `tributary up` is ready there"), "{ended:?}");
+    client.run(&["pipelines"]).await.expect(0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn bad_usage_is_told_apart() {
     let client = Client::new().await;
     for arguments in [

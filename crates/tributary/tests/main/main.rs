@@ -1,4 +1,5 @@
 //! The binary as a user meets it.
+#![allow(clippy::unwrap_used, reason = "what a test does not expect ends it")]
 
 mod client;
 mod fake;

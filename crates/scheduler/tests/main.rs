@@ -1,0 +1,10 @@
+//! The scheduler with a real broker; the other stages are played by the tests.
+#![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
+
+mod house;
+mod losses;
+mod pipelines;
+mod quarantine;
+mod replicas;
+mod runs;
+mod sweeps;
