@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use tests::{Layout, Role, Seed, System};
+use tests::{Customer, Customers, Edition, Layout, Role, Seed, System};
 
-use crate::Story;
+use crate::{RECORDS, Story};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -44,6 +44,29 @@ async fn a_loader_may_die_at_every_step() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_scheduler_may_die_between_recording_and_acknowledging() {
     dies(Role::Scheduler, &["scheduler.recorded:3", "scheduler.recorded:2"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_scheduler_that_dies_with_refused_records_in_hand_keeps_each_once() {
+    let mut system = System::prepare(Layout::for_faults());
+    system.service(Role::Scheduler).process.set(VARIABLE, "scheduler.quarantined");
+    system.start_roles(&Role::ALL).await;
+    let customers = Customers::new(9, RECORDS);
+    system.write_customers(customers, 10, Edition::First);
+    let poison = "1000000,p@mail.example,Ed,Poe,,US,Boston,,many,1.00,true,2026-01-01T00:00:00Z\n";
+    let text = format!("{}\n{}", Customer::HEADER, poison.repeat(3));
+    std::fs::write(system.folder().join("customers-poisoned.csv"), text).unwrap();
+    system.client.apply(&system.customers_pipeline()).await;
+    let run = system.client.start("customers").await;
+    let process = &mut system.service(Role::Scheduler).process;
+    process.ended(PATIENCE).await;
+    assert!(process.log().contains("crash point `scheduler.quarantined` reached"));
+    process.unset(VARIABLE);
+    process.start().await;
+    let books = system.client.succeeded(&run).await.ledger.unwrap();
+    assert_eq!((books.extracted, books.quarantined), (RECORDS + 3, 3));
+    assert_eq!(system.client.quarantined("customers").await.len(), 3);
+    assert_eq!(system.fingerprint(), customers.fingerprint(Edition::First));
 }
 
 async fn dies(role: Role, points: &[&str]) {

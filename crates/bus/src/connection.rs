@@ -50,7 +50,7 @@ impl Bus {
             .collect::<Result<Vec<_>, _>>()
             .map_err(|error| ConfigError::Server(error.into()))?;
         let (connected, mut connections) = watch::channel(0);
-        let options = options(config, connected).await?;
+        let options = Box::pin(options(config, connected)).await?;
 
         let client = tokio::select! {
             client = reach(&options, &servers, &mut connections) => client,

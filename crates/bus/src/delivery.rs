@@ -41,6 +41,8 @@ pub struct Delivery {
     message: Message,
     origin: Arc<Origin>,
     attempt: u64,
+    /// Number of the message in its stream.
+    sequence: u64,
     /// Tells the broker that the work goes on; ends with the delivery.
     keeper: Option<AbortOnDropHandle<()>>,
     answered: bool,
@@ -49,7 +51,9 @@ pub struct Delivery {
 impl Delivery {
     pub(crate) fn new(bus: Bus, message: Message, origin: Arc<Origin>) -> Self {
         let message = async_nats::jetstream::Message { message, context: bus.jetstream().clone() };
-        let attempt = message.info().map_or(1, |info| u64::try_from(info.delivered).unwrap_or(1));
+        let (attempt, sequence) = message.info().map_or((1, 0), |info| {
+            (u64::try_from(info.delivered).unwrap_or(1), info.stream_sequence)
+        });
         let message = message.message;
         let keeper = message.reply.clone().map(|reply| {
             let (client, period) = (bus.client().clone(), origin.ack_wait / 3);
@@ -62,7 +66,7 @@ impl Delivery {
                 }
             }))
         });
-        Self { bus, message, origin, attempt, keeper, answered: false }
+        Self { bus, message, origin, attempt, sequence, keeper, answered: false }
     }
 
     /// Returns the payload, which is what was published.
@@ -116,8 +120,8 @@ impl Delivery {
     ///
     /// # Errors
     ///
-    /// When the broker does not confirm for a minute or came back empty. The message may be
-    /// delivered again, which is harmless; the caller goes on.
+    /// When the broker does not confirm for a minute, came back empty or has forgotten the delivery.
+    /// The message may be delivered again, which is harmless; the caller goes on.
     pub async fn ack(mut self) -> Result<(), AckError> {
         // The message is kept until the end, and never nakked: its work is done.
         self.answered = true;
@@ -125,9 +129,10 @@ impl Delivery {
         let deadline = Instant::now() + ACK_PATIENCE;
         let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
         loop {
-            let cause: Cause = match self.same_consumer().await {
-                Ok(false) => return Err(AckError::Replaced),
-                Ok(true) => {
+            let cause: Cause = match self.standing().await {
+                Ok(Standing::Replaced) => return Err(AckError::Replaced),
+                Ok(Standing::Forgotten) => return Err(AckError::Forgotten),
+                Ok(Standing::Known) => {
                     let mut connections = self.bus.connections();
                     connections.mark_unchanged();
                     let request = Request::new().payload("+ACK".into()).timeout(Some(TRY_TIMEOUT));
@@ -168,19 +173,32 @@ impl Delivery {
         }
     }
 
-    /// Tells whether an acknowledgement still means this message. On a broker that came back empty,
-    /// the same acknowledgement would name whatever message has its number now.
-    async fn same_consumer(&self) -> Result<bool, Cause> {
+    /// Tells what an acknowledgement would mean to the broker by now. On a broker that came back
+    /// empty, it would name whatever message has its number. A broker that was killed may not have
+    /// written down its last deliveries; it never answers acknowledgements of these.
+    async fn standing(&self) -> Result<Standing, Cause> {
         if *self.bus.connections().borrow() == self.origin.connection {
-            return Ok(true);
+            return Ok(Standing::Known);
         }
         let stream = self.bus.jetstream().get_stream_no_info(&self.origin.stream).await?;
         match stream.consumer_info(&self.origin.durable).await {
-            Ok(info) => Ok(info.created == self.origin.created),
-            Err(error) if crate::missing::is_missing(&error) => Ok(false),
+            Ok(info) if info.created != self.origin.created => Ok(Standing::Replaced),
+            Ok(info) if info.delivered.stream_sequence < self.sequence => Ok(Standing::Forgotten),
+            Ok(_) => Ok(Standing::Known),
+            Err(error) if crate::missing::is_missing(&error) => Ok(Standing::Replaced),
             Err(error) => Err(error.into()),
         }
     }
+}
+
+/// What a delivery is to the broker.
+enum Standing {
+    /// It waits for the answer.
+    Known,
+    /// The stream or the consumer is another one.
+    Replaced,
+    /// It will come again.
+    Forgotten,
 }
 
 impl Drop for Delivery {

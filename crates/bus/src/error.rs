@@ -140,6 +140,9 @@ pub enum AckError {
     /// The stream or the consumer is another one by now; the message is gone.
     #[error("the stream was replaced since the message was delivered")]
     Replaced,
+    /// The broker was killed before it had written down that it delivered the message.
+    #[error("the broker does not know of the delivery any more and repeats it")]
+    Forgotten,
     /// Nobody has confirmed it in time.
     #[error("the broker has not confirmed an acknowledgement")]
     Unconfirmed(#[source] Cause),
@@ -150,7 +153,7 @@ impl AckError {
     #[must_use]
     pub fn remedy(&self) -> Remedy {
         match self {
-            Self::Replaced | Self::Unconfirmed(_) => Remedy::RETRY,
+            Self::Replaced | Self::Forgotten | Self::Unconfirmed(_) => Remedy::RETRY,
         }
     }
 }

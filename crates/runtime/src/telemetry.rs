@@ -31,8 +31,8 @@ const FLUSH: Duration = Duration::from_secs(5);
 pub struct TelemetryConfig {
     /// Form of the log on stderr. Default `human`.
     pub format: LogFormat,
-    /// What is logged and traced, as in `info,loader=debug`. Default `info,async_nats=warn`: the
-    /// client of the broker tells every step of a connection.
+    /// What is logged and traced, as in `info,loader=debug`. Default
+    /// `info,async_nats=warn,opentelemetry=warn`: these tell every step of a connection.
     pub filter: String,
     /// Where traces go over OTLP/gRPC, such as `http://127.0.0.1:4317`. Default: nowhere.
     pub otlp_endpoint: Option<String>,
@@ -44,7 +44,7 @@ impl Default for TelemetryConfig {
     fn default() -> Self {
         Self {
             format: LogFormat::Human,
-            filter: "info,async_nats=warn".to_owned(),
+            filter: "info,async_nats=warn,opentelemetry=warn".to_owned(),
             otlp_endpoint: None,
             sample_ratio: 1.0,
         }

@@ -154,10 +154,7 @@ impl Scheduler {
             problem: problems.first().map(ToString::to_string).unwrap_or_default(),
         })?;
         let pipeline = Arc::new(pipeline);
-        let parsed = Parsed {
-            revision: revision.clone(),
-            pipeline: Arc::clone(&pipeline),
-        };
+        let parsed = Parsed { revision: revision.clone(), pipeline: Arc::clone(&pipeline) };
         lock(&self.inner.parsed).insert(key, parsed);
         Ok(pipeline)
     }

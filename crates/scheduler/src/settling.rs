@@ -1,7 +1,7 @@
 //! Drives runs to their end: whenever the ledger of a run has news, its books are brought up to
 //! date, and when they balance, what is left to do is done.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bus::Bucket;
 use bytes::Bytes;
@@ -20,6 +20,9 @@ use crate::{
 const WITHHELD: &str = "rows that are gone from the source stay in the target this time, because \
                         records of the run are quarantined and may be among them";
 
+/// Most time between two counts, unless the settings ask for more.
+const LONGEST_REST: Duration = Duration::from_secs(2);
+
 /// Settles runs until shutdown.
 pub(crate) async fn run(scheduler: Scheduler) -> anyhow::Result<()> {
     loop {
@@ -35,8 +38,10 @@ pub(crate) async fn run(scheduler: Scheduler) -> anyhow::Result<()> {
                 );
             }
         }
-        // Counting takes longer as a run grows; it takes a small share of the time all the same.
-        let rest = scheduler.config().settle_interval.max(begun.elapsed() * 10);
+        // Counting takes longer as a run grows; it takes a small share of the time all the same. A
+        // database that was away says nothing about counting.
+        let share = (begun.elapsed() * 10).min(LONGEST_REST);
+        let rest = scheduler.config().settle_interval.max(share);
         tokio::select! {
             () = scheduler.shutdown().cancelled() => return Ok(()),
             () = tokio::time::sleep(rest) => {}

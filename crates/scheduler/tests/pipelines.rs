@@ -269,3 +269,44 @@ async fn health_is_told() {
     assert_eq!(response.status, 1);
     replica.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn both_versions_of_reflection_list_the_services() {
+    let house = House::new().await;
+    let replica = house.scheduler().await;
+    let expected = [
+        "grpc.health.v1.Health",
+        "tributary.control.v1.PipelineService",
+        "tributary.control.v1.QuarantineService",
+        "tributary.control.v1.RunService",
+    ];
+    macro_rules! listed {
+        ($version:ident) => {{
+            use tonic_reflection::pb::$version::{
+                ServerReflectionRequest, server_reflection_client::ServerReflectionClient,
+                server_reflection_request::MessageRequest,
+                server_reflection_response::MessageResponse,
+            };
+            let request = ServerReflectionRequest {
+                host: String::new(),
+                message_request: Some(MessageRequest::ListServices(String::new())),
+            };
+            let mut answers = ServerReflectionClient::new(replica.channel.clone())
+                .server_reflection_info(futures::stream::iter([request]))
+                .await
+                .unwrap()
+                .into_inner();
+            let answer = answers.message().await.unwrap().unwrap().message_response;
+            let Some(MessageResponse::ListServicesResponse(list)) = answer else {
+                panic!("no list");
+            };
+            list.service.into_iter().map(|service| service.name).collect::<Vec<String>>()
+        }};
+    }
+    for listed in [listed!(v1), listed!(v1alpha)] {
+        for service in expected {
+            assert!(listed.iter().any(|name| name == service), "{service} in {listed:?}");
+        }
+    }
+    replica.stop().await;
+}

@@ -134,13 +134,10 @@ impl Tx {
     /// that were made earlier: both take thousands of rows for a few.
     pub(crate) async fn expect_many_rows(&mut self) -> Result<(), Error> {
         if let Self::Postgres(_) = self {
-            for setting in [
-                "set local plan_cache_mode = force_custom_plan",
-                "set local enable_nestloop = off",
-                "set local jit = off",
-            ] {
-                self.execute(setting, Vec::new()).await?;
-            }
+            let settings = "select set_config('plan_cache_mode', 'force_custom_plan', true), \
+                            set_config('enable_nestloop', 'off', true), \
+                            set_config('jit', 'off', true)";
+            self.execute(settings, Vec::new()).await?;
         }
         Ok(())
     }

@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod attempts;
 mod chain;
 mod cursors;
 mod database;
@@ -14,8 +15,10 @@ mod run;
 mod runs;
 mod settle;
 mod store;
+mod sweeps;
 mod value;
 
+pub use attempts::HandedOut;
 pub use cursors::LoadedCursor;
 pub use error::Error;
 pub use ledger::Recorded;
@@ -23,5 +26,4 @@ pub use pipelines::{NewRevision, StoredPipeline};
 pub use quarantine::{NewQuarantined, Quarantined, Selection};
 pub use replay::{ReplayBatch, Replayable};
 pub use run::{Books, NewRun, NewRunTarget, Run, RunState, SweepState, TargetBooks, Trigger};
-pub use runs::HandedOut;
 pub use store::Store;

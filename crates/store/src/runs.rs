@@ -4,23 +4,13 @@ use chrono::{DateTime, Utc};
 use model::{PipelineName, RunId};
 
 use crate::{
-    Error, LoadedCursor, NewRun, Run, RunState, Store, SweepState, Trigger,
+    Error, NewRun, Run, RunState, Store, SweepState,
     database::Tx,
     ending::{Ending, end},
-    notes::note,
     run::{RunRow, TargetRow, select_run, select_target},
-    settle::{done, settle},
+    settle::settle,
     value::args,
 };
-
-/// A run that is handed out to the stages again.
-#[derive(Debug, Clone, PartialEq)]
-pub struct HandedOut {
-    /// The run with its new attempt.
-    pub run: Run,
-    /// Where the parts of the source stand; empty for a run that reads everything.
-    pub cursors: Vec<LoadedCursor>,
-}
 
 impl Store {
     /// Creates a run.
@@ -159,120 +149,6 @@ impl Store {
         Ok(run)
     }
 
-    /// Makes a new attempt of a run whose work was lost, unless it has moved since it was `seen`.
-    ///
-    /// What is not loaded is extracted again, and no longer counts as it was.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::NoRun`] where there is none of that id.
-    pub async fn hand_out_again(
-        &self,
-        seen: &Run,
-        now: DateTime<Utc>,
-    ) -> Result<Option<HandedOut>, Error> {
-        let id = seen.id;
-        let mut tx = self.pool.begin().await?;
-        if lock(&mut tx, id).await? != RunState::Running {
-            return Ok(None);
-        }
-        settle(&mut tx, id, now).await?;
-        let run = get(&mut tx, id).await?;
-        let moved = run.attempt != seen.attempt || run.last_progress_at != seen.last_progress_at;
-        if moved || run.books.balanced {
-            tx.commit().await?;
-            return Ok(None);
-        }
-        match (run.trigger, run.full) {
-            (Trigger::Replay, _) => void_replay(&mut tx, id).await?,
-            (Trigger::Manual | Trigger::Interval, true) => {
-                tx.execute(
-                    "update batches set voided = true where run_id = $1 and not voided",
-                    args![id],
-                )
-                .await?;
-            }
-            (Trigger::Manual | Trigger::Interval, false) => {
-                void_after_chains(&mut tx, id, run.attempt).await?;
-            }
-        }
-        let base = extraction_base(&mut tx, &run.pipeline, now).await?;
-        tx.execute(
-            "update runs set attempt = attempt + 1, attempt_base = $2, planned = false, \
-             last_progress_at = $3, extraction_ended = false where id = $1",
-            args![id, base, now],
-        )
-        .await?;
-        settle(&mut tx, id, now).await?;
-        let run = get(&mut tx, id).await?;
-        let cursors: Vec<(String, String)> = if run.full {
-            Vec::new()
-        } else {
-            tx.fetch(
-                "select part, cursor_text from cursors where pipeline = $1 order by part",
-                args![&run.pipeline],
-            )
-            .await?
-        };
-        tx.commit().await?;
-        let cursors =
-            cursors.into_iter().map(|(part, cursor)| LoadedCursor { part, cursor }).collect();
-        Ok(Some(HandedOut { run, cursors }))
-    }
-
-    /// Marks the sweep of a target as handed out, if nobody else has since it was handed out
-    /// `seen_attempt` times. Returns how often it was handed out now.
-    ///
-    /// # Errors
-    ///
-    /// When the database does not answer.
-    pub async fn issue_sweep(
-        &self,
-        run: RunId,
-        target: &str,
-        seen_attempt: u32,
-        now: DateTime<Utc>,
-    ) -> Result<Option<u32>, Error> {
-        let mut tx = self.pool.begin().await?;
-        let issued = tx
-            .execute(
-                "update run_targets set sweep = 'issued', sweep_attempt = sweep_attempt + 1 \
-                 where run_id = $1 and target = $2 and sweep_attempt = $3 \
-                 and sweep in ('pending', 'issued')",
-                args![run, target, seen_attempt],
-            )
-            .await?;
-        if issued > 0 {
-            tx.execute("update runs set last_progress_at = $2 where id = $1", args![run, now])
-                .await?;
-        }
-        tx.commit().await?;
-        Ok((issued > 0).then_some(seen_attempt + 1))
-    }
-
-    /// Leaves the sweep of a target out and says why in a note.
-    ///
-    /// # Errors
-    ///
-    /// When the database does not answer.
-    pub async fn withhold_sweep(
-        &self,
-        run: RunId,
-        target: &str,
-        why: &str,
-        now: DateTime<Utc>,
-    ) -> Result<(), Error> {
-        let mut tx = self.pool.begin().await?;
-        tx.execute(
-            "update run_targets set sweep = $3 \
-             where run_id = $1 and target = $2 and sweep = 'pending'",
-            args![run, target, SweepState::Withheld.as_str()],
-        )
-        .await?;
-        note(&mut tx, run, "scheduler", why, now).await?;
-        tx.commit().await
-    }
-
     async fn with_targets(&self, rows: Vec<RunRow>) -> Result<Vec<Run>, Error> {
         if rows.is_empty() {
             return Ok(Vec::new());
@@ -389,7 +265,7 @@ async fn why_not(tx: &mut Tx, pipeline: &PipelineName) -> Result<Error, Error> {
 }
 
 /// The time of the next extraction: now, but later than any that the pipeline had before.
-async fn extraction_base(
+pub(crate) async fn extraction_base(
     tx: &mut Tx,
     pipeline: &PipelineName,
     now: DateTime<Utc>,
@@ -399,42 +275,4 @@ async fn extraction_base(
         .await?;
     let now = now.timestamp_nanos_opt().unwrap_or(i64::MAX);
     Ok(end.map_or(now, |(end,)| now.max(end.saturating_add(1))))
-}
-
-/// Voids what lies behind the chains of loaded batches: that is extracted again.
-async fn void_after_chains(tx: &mut Tx, id: RunId, attempt: u32) -> Result<(), Error> {
-    tx.execute(
-        "update batches set voided = true \
-         where run_id = $1 and attempt = $2 and not voided and sequence >= coalesce(( \
-             select p.loaded_batches from parts p where p.run_id = batches.run_id \
-             and p.attempt = batches.attempt and p.part = batches.part), 0)",
-        args![id, attempt],
-    )
-    .await?;
-    Ok(())
-}
-
-/// Voids the batches of a replay that are not accounted for, so that their records go out again.
-async fn void_replay(tx: &mut Tx, id: RunId) -> Result<(), Error> {
-    tx.execute(
-        concat!(
-            "update batches set voided = true where run_id = $1 and not voided and batch in ( \
-                 select b.batch from batches b \
-                 left join transforms t on t.run_id = b.run_id and t.attempt = b.attempt \
-                     and t.batch = b.batch \
-                 where b.run_id = $1 and not b.voided and not ",
-            done!(),
-            ")"
-        ),
-        args![id],
-    )
-    .await?;
-    tx.execute(
-        "update quarantine set replay_batch = null \
-         where replay_run = $1 and replay_batch is not null and replay_batch not in ( \
-             select batch from batches where run_id = $1 and not voided)",
-        args![id],
-    )
-    .await?;
-    Ok(())
 }

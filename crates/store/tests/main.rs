@@ -6,5 +6,4 @@ mod forks;
 mod pipelines;
 mod replay;
 mod runs;
-mod speed_tmp;
 mod support;

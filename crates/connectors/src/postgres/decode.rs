@@ -283,13 +283,13 @@ impl Builder {
 
 /// Finds the rows in the pieces of a COPY, however it is cut.
 #[derive(Default)]
-pub(super) struct Rows {
+pub(super) struct CopyRows {
     buffer: Vec<u8>,
     start: usize,
     began: bool,
 }
 
-impl Rows {
+impl CopyRows {
     pub(super) fn push(&mut self, piece: &[u8]) {
         if self.start == self.buffer.len() {
             self.buffer.clear();
@@ -301,7 +301,7 @@ impl Rows {
     }
 
     /// Puts the next row's fields into `fields` and tells whether there is one; the fields are
-    /// ranges of [`Rows::bytes`].
+    /// ranges of [`CopyRows::bytes`].
     pub(super) fn next(&mut self, fields: &mut Vec<Option<Range<usize>>>) -> bool {
         if !self.began {
             if self.buffer.len() < HEADER.len() {
@@ -339,5 +339,45 @@ impl Rows {
 
     pub(super) fn bytes(&self) -> &[u8] {
         &self.buffer
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_number_has_no_value() {
+        for sign in [0xc000_u16, 0xd000, 0xf000] {
+            let mut bytes = vec![0; 8];
+            bytes[4..6].copy_from_slice(&sign.to_be_bytes());
+            assert_eq!(numeric(&bytes, 2), None);
+        }
+        assert_eq!(numeric(&[], 2), None);
+    }
+
+    #[test]
+    fn rows_are_found_however_the_copy_is_cut() {
+        let mut copy = HEADER.to_vec();
+        copy.extend_from_slice(&[0, 2, 0, 0, 0, 1, b'a', 0xff, 0xff, 0xff, 0xff]);
+        copy.extend_from_slice(&[0, 2, 0, 0, 0, 0, 0, 0, 0, 2, b'b', b'c']);
+        copy.extend_from_slice(&[0xff, 0xff]);
+        for size in 1..copy.len() {
+            let mut rows = CopyRows::default();
+            let mut fields = Vec::new();
+            let mut found = Vec::new();
+            for piece in copy.chunks(size) {
+                rows.push(piece);
+                while rows.next(&mut fields) {
+                    let texts = fields.iter().map(|field| {
+                        let bytes = field.clone().map(|range| rows.bytes()[range].to_vec());
+                        bytes.map(|bytes| String::from_utf8(bytes).unwrap())
+                    });
+                    found.push(texts.collect::<Vec<_>>());
+                }
+            }
+            let text = |text: &str| Some(text.to_owned());
+            assert_eq!(found, [vec![text("a"), None], vec![text(""), text("bc")]], "{size}");
+        }
     }
 }

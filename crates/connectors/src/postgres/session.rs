@@ -167,9 +167,8 @@ impl Session for PgSession {
              id text, run text, {}) on commit delete rows",
             list(types)
         );
-        if self.staged.insert(stage.clone()) {
-            self.execute(create, &[]).await?;
-        } else {
+        self.execute(create, &[]).await?;
+        if !self.staged.insert(stage.clone()) {
             self.execute(format!("truncate {stage}"), &[]).await?;
         }
         let values = encoders(unit, |_| false);

@@ -10,12 +10,13 @@ use super::{
     decode::Selected,
     error::whole,
     pool,
-    reader::{Reader, Reading, from_high, in_range},
+    reader::{Copies, Reading, from_high, in_range},
 };
 use crate::sql::{
     columns::{Declared, column_exists, key, no_table},
     cursor::Cursor,
     quote::{Identifier, Table, statement},
+    reader::Reader,
 };
 
 /// A PostgreSQL table that is read.
@@ -267,6 +268,8 @@ impl connect::Source for Source {
     ) -> Result<Box<dyn connect::Reader>, Error> {
         let cursor = Cursor::parse(cursor)?;
         let reading = self.reading().await?;
-        Ok(Box::new(Reader::start(reading, cursor, extraction_base, limits)))
+        let (table, lag) = (self.table.plain(), self.read.lag);
+        let copies = Copies::new(reading);
+        Ok(Box::new(Reader::start(copies, table, lag, cursor, extraction_base, limits)))
     }
 }

@@ -12,11 +12,13 @@ use spec::Deletes;
 use super::{
     failure::Failure,
     merge::{Layout, Merge},
+    order::{Group, Order},
     plan,
     session::{Bind, Session},
     settings::Settings,
     shape::Shape,
-    unit::{Group, Order, Tally, Unit},
+    tally::Tally,
+    unit::Unit,
 };
 
 /// Halvings after which it pays to index the stage table.

@@ -6,7 +6,7 @@ use sqlx::{Connection, Row, SqliteConnection};
 use super::{
     catalog::{self, CatalogColumn},
     error::whole,
-    reader::{Reader, Reading, Selected, bind},
+    reader::{Reading, Selected, Selects, bind},
     target::main_table,
     types::field_type,
     value::Value,
@@ -15,6 +15,7 @@ use crate::sql::{
     columns::{Declared, column_exists, key, no_table},
     cursor::Cursor,
     quote::{Identifier, Table, list, statement},
+    reader::Reader,
     text::Moment,
 };
 
@@ -272,6 +273,8 @@ impl connect::Source for Source {
     ) -> Result<Box<dyn connect::Reader>, Error> {
         let cursor = Cursor::parse(cursor)?;
         let reading = self.reading().await?;
-        Ok(Box::new(Reader::start(reading, cursor, extraction_base, limits)))
+        let (table, lag) = (reading.table.plain(), self.read.lag);
+        let selects = Selects::new(reading);
+        Ok(Box::new(Reader::start(selects, table, lag, cursor, extraction_base, limits)))
     }
 }

@@ -101,6 +101,17 @@ impl Db {
         connectors::target(&pipeline, &pipeline.targets[0], &variables()).unwrap()
     }
 
+    /// A target in the PostgreSQL database of that URL.
+    pub(crate) fn target_at(url: &str, wanted: &Wanted) -> Arc<dyn connect::Target> {
+        let system = TargetSystem::Postgres { url: SecretText::new(url) };
+        let source = spec::Source::Sqlite(spec::SqliteSource {
+            path: "unused".to_owned(),
+            read: wanted.read.clone(),
+        });
+        let pipeline = wanted.pipeline(system, source);
+        connectors::target(&pipeline, &pipeline.targets[0], &variables()).unwrap()
+    }
+
     fn source_of(&self, read: &TableRead) -> spec::Source {
         match self {
             Self::Postgres { url, .. } => spec::Source::Postgres(spec::PostgresSource {
@@ -277,7 +288,7 @@ impl Make {
                 sequence: 0,
                 cursor_before: String::new(),
                 cursor_after: String::new(),
-                extracted: count as u32,
+                extracted: u32::try_from(count).unwrap(),
             },
             records,
         }

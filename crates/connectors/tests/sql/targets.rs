@@ -551,3 +551,30 @@ async fn a_check_reaches_the_database(database: Db) {
         .unwrap();
     assert!(target.check().await.unwrap().contains("has 3 columns"));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_is_away_is_a_reason_to_retry() {
+    let mut server = tokio::task::spawn_blocking(testkit::postgres::Postgres::start).await.unwrap();
+    let url = server.create_database();
+    let target = Db::target_at(&url, &Wanted::default());
+    let make = |base| at(base).ids([1]).text("x", ["a"]).batch();
+    target.write(&[make(100)]).await.unwrap();
+    let server = tokio::task::spawn_blocking(move || {
+        server.kill();
+        server
+    })
+    .await
+    .unwrap();
+    let error = target.write(&[make(200)]).await.unwrap_err();
+    assert!(matches!(error.remedy, model::Remedy::Retry { .. }), "{}", error.chain());
+    let mut server = server;
+    let server = tokio::task::spawn_blocking(move || {
+        server.restart();
+        server
+    })
+    .await
+    .unwrap();
+    let written = target.write(&[make(200)]).await.unwrap();
+    assert_eq!((written[0].loaded, written[0].unchanged), (0, 1));
+    tokio::task::spawn_blocking(move || drop(server)).await.unwrap();
+}

@@ -55,6 +55,15 @@ impl Server {
         }
     }
 
+    /// Looks again: a `tributary up` that was started again may have another address.
+    pub(crate) fn found_again(&self) -> Self {
+        let Origin::File(file) = &self.origin else { return self.clone() };
+        let address = fs::read_to_string(file);
+        let address =
+            address.map_or_else(|_| self.address.clone(), |text| with_scheme(text.trim()));
+        Self { address, origin: self.origin.clone() }
+    }
+
     /// Opens a connection.
     pub(crate) async fn connect(&self) -> Result<Channel, Failure> {
         let endpoint = Endpoint::from_shared(self.address.clone()).map_err(|error| {

@@ -61,7 +61,8 @@ async fn follow(
     let what = format!("the run {id} cannot be watched");
     let mut last_seen: Option<Instant> = None;
     loop {
-        let lost = match follow_once(server, id, &mut seen, &mut last_seen).await? {
+        let server = server.found_again();
+        let lost = match follow_once(&server, id, &mut seen, &mut last_seen).await? {
             Ended::Run(run) => return Ok(*run),
             Ended::Stream(status) => status,
         };

@@ -1,0 +1,122 @@
+//! A run whose work was lost is handed out again.
+
+use chrono::{DateTime, Utc};
+use model::RunId;
+
+use crate::{
+    Error, LoadedCursor, Run, RunState, Store, Trigger,
+    database::Tx,
+    runs::{extraction_base, get, lock},
+    settle::{done, settle},
+    value::args,
+};
+
+/// A run that is handed out to the stages again.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HandedOut {
+    /// The run with its new attempt.
+    pub run: Run,
+    /// Where the parts of the source stand; empty for a run that reads everything.
+    pub cursors: Vec<LoadedCursor>,
+}
+
+impl Store {
+    /// Makes a new attempt of a run whose work was lost, unless it has moved since it was `seen`.
+    ///
+    /// What is not loaded is extracted again, and no longer counts as it was.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoRun`] where there is none of that id.
+    pub async fn hand_out_again(
+        &self,
+        seen: &Run,
+        now: DateTime<Utc>,
+    ) -> Result<Option<HandedOut>, Error> {
+        let id = seen.id;
+        let mut tx = self.pool.begin().await?;
+        if lock(&mut tx, id).await? != RunState::Running {
+            return Ok(None);
+        }
+        settle(&mut tx, id, now).await?;
+        let run = get(&mut tx, id).await?;
+        let moved = run.attempt != seen.attempt || run.last_progress_at != seen.last_progress_at;
+        if moved || run.books.balanced {
+            tx.commit().await?;
+            return Ok(None);
+        }
+        match (run.trigger, run.full) {
+            (Trigger::Replay, _) => void_replay(&mut tx, id).await?,
+            (Trigger::Manual | Trigger::Interval, true) => {
+                tx.execute(
+                    "update batches set voided = true where run_id = $1 and not voided",
+                    args![id],
+                )
+                .await?;
+            }
+            (Trigger::Manual | Trigger::Interval, false) => {
+                void_after_chains(&mut tx, id, run.attempt).await?;
+            }
+        }
+        let base = extraction_base(&mut tx, &run.pipeline, now).await?;
+        tx.execute(
+            "update runs set attempt = attempt + 1, attempt_base = $2, planned = false, \
+             last_progress_at = $3, extraction_ended = false where id = $1",
+            args![id, base, now],
+        )
+        .await?;
+        settle(&mut tx, id, now).await?;
+        let run = get(&mut tx, id).await?;
+        let cursors: Vec<(String, String)> = if run.full {
+            Vec::new()
+        } else {
+            tx.fetch(
+                "select part, cursor_text from cursors where pipeline = $1 order by part",
+                args![&run.pipeline],
+            )
+            .await?
+        };
+        tx.commit().await?;
+        let cursors =
+            cursors.into_iter().map(|(part, cursor)| LoadedCursor { part, cursor }).collect();
+        Ok(Some(HandedOut { run, cursors }))
+    }
+}
+
+/// Voids what lies behind the chains of loaded batches: that is extracted again.
+async fn void_after_chains(tx: &mut Tx, id: RunId, attempt: u32) -> Result<(), Error> {
+    tx.execute(
+        "update batches set voided = true \
+         where run_id = $1 and attempt = $2 and not voided and sequence >= coalesce(( \
+             select p.loaded_batches from parts p where p.run_id = batches.run_id \
+             and p.attempt = batches.attempt and p.part = batches.part), 0)",
+        args![id, attempt],
+    )
+    .await?;
+    Ok(())
+}
+
+/// Voids the batches of a replay that are not accounted for, so that their records go out again.
+async fn void_replay(tx: &mut Tx, id: RunId) -> Result<(), Error> {
+    tx.execute(
+        concat!(
+            "update batches set voided = true where run_id = $1 and not voided and batch in ( \
+                 select b.batch from batches b \
+                 left join transforms t on t.run_id = b.run_id and t.attempt = b.attempt \
+                     and t.batch = b.batch \
+                 where b.run_id = $1 and not b.voided and not ",
+            done!(),
+            ")"
+        ),
+        args![id],
+    )
+    .await?;
+    tx.execute(
+        "update quarantine set replay_batch = null \
+         where replay_run = $1 and replay_batch is not null and replay_batch not in ( \
+             select batch from batches where run_id = $1 and not voided)",
+        args![id],
+    )
+    .await?;
+    Ok(())
+}
