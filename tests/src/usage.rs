@@ -59,8 +59,9 @@ impl Usage {
         // The name in brackets may hold spaces.
         let ticks = stat.rsplit_once(')')?.1.split_whitespace().skip(11).take(times);
         Some(Self {
-            peak_bytes: bytes("VmHWM:")? * 1024,
-            resident_bytes: bytes("VmRSS:")? * 1024,
+            // A process that has ended and that nobody has asked for holds no memory any more.
+            peak_bytes: bytes("VmHWM:").unwrap_or(0) * 1024,
+            resident_bytes: bytes("VmRSS:").unwrap_or(0) * 1024,
             cpu_s: ticks.filter_map(|ticks| ticks.parse::<f64>().ok()).sum::<f64>() / TICKS,
         })
     }

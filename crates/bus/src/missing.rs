@@ -1,4 +1,7 @@
-use async_nats::jetstream::ErrorCode;
+use async_nats::jetstream::{
+    ErrorCode,
+    context::{ConsumerInfoError, ConsumerInfoErrorKind},
+};
 
 /// Tells whether the stream or the consumer does not exist.
 pub(crate) fn is_missing(error: &(dyn std::error::Error + 'static)) -> bool {
@@ -7,6 +10,15 @@ pub(crate) fn is_missing(error: &(dyn std::error::Error + 'static)) -> bool {
         if let Some(error) = error.downcast_ref::<async_nats::jetstream::Error>() {
             return [ErrorCode::STREAM_NOT_FOUND, ErrorCode::CONSUMER_NOT_FOUND]
                 .contains(&error.error_code());
+        }
+        // This one tells its kind and drops the code.
+        if let Some(error) = error.downcast_ref::<ConsumerInfoError>()
+            && matches!(
+                error.kind(),
+                ConsumerInfoErrorKind::NotFound | ConsumerInfoErrorKind::StreamNotFound
+            )
+        {
+            return true;
         }
         current = error.source();
     }

@@ -32,7 +32,7 @@ async fn shutdown_ends_the_waiting() {
     let config = Config { servers: vec![server.url()], ..Config::default() };
     let shutdown = CancellationToken::new();
     shutdown.cancel();
-    let error = within(Bus::connect(&config, &shutdown)).await.unwrap_err();
+    let error = within(Box::pin(Bus::connect(&config, &shutdown))).await.unwrap_err();
     assert!(matches!(error, ConnectError::Shutdown));
 }
 
@@ -54,7 +54,8 @@ async fn an_old_server_is_refused() {
         }
     });
     let config = Config { servers: vec![format!("nats://127.0.0.1:{port}")], ..Config::default() };
-    let error = within(Bus::connect(&config, &CancellationToken::new())).await.unwrap_err();
+    let error =
+        within(Box::pin(Bus::connect(&config, &CancellationToken::new()))).await.unwrap_err();
     assert!(error.to_string().contains("2.10.9"), "{error}");
     assert!(error.to_string().contains("2.15.1"), "{error}");
     server.abort();

@@ -139,3 +139,18 @@ async fn a_publish_that_nobody_acknowledges_ends_with_its_patience() {
     let error = within(broker.bus.publish(broker.raw("one"))).await.unwrap_err();
     assert_eq!(error.remedy(), model::Remedy::RETRY);
 }
+
+#[tokio::test]
+async fn an_acknowledgement_to_a_consumer_that_is_gone_ends_soon() {
+    let mut broker = Broker::start().await;
+    broker.bus.publish(broker.raw("lost")).await.unwrap();
+    let mut consumer = broker.consumer(raw_queue());
+    let in_hand = broker.next(&mut consumer).await;
+    broker.server.wipe();
+    broker.server.restart();
+    // The stream is there again, the consumer is not: its owner waits for the acknowledgement.
+    within(broker.bus.publish(broker.raw("new"))).await.unwrap();
+    let answered = tokio::time::timeout(Duration::from_secs(20), in_hand.ack()).await;
+    let error = answered.expect("nobody waits for a minute").unwrap_err();
+    assert!(matches!(error, AckError::Replaced), "{error}");
+}

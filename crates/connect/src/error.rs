@@ -22,23 +22,13 @@ impl Error {
     /// Makes an error that stops the run until an operator has done what `hint` says.
     #[must_use]
     pub fn stop(what: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self {
-            what: what.into(),
-            hint: hint.into(),
-            remedy: Remedy::Stop,
-            source: None,
-        }
+        Self { what: what.into(), hint: hint.into(), remedy: Remedy::Stop, source: None }
     }
 
     /// Makes an error that goes away by itself when the call is repeated.
     #[must_use]
     pub fn retry(what: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self {
-            what: what.into(),
-            hint: hint.into(),
-            remedy: Remedy::RETRY,
-            source: None,
-        }
+        Self { what: what.into(), hint: hint.into(), remedy: Remedy::RETRY, source: None }
     }
 
     /// Adds the cause.

@@ -92,11 +92,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self {
-            chunk_bytes: 256 * 1024,
-            chunk_records: 16 * 1024,
-            record_bytes: 384 * 1024,
-        }
+        Self { chunk_bytes: 256 * 1024, chunk_records: 16 * 1024, record_bytes: 384 * 1024 }
     }
 }
 

@@ -38,9 +38,13 @@ pub fn source(
         spec::Source::Json(config) => {
             Arc::new(json::Source::new(config, pipeline.contract, schema, accepted_fields))
         }
-        spec::Source::Postgres(config) => {
-            Arc::new(postgres::Source::new(config, pipeline.contract, schema, accepted_fields, variables)?)
-        }
+        spec::Source::Postgres(config) => Arc::new(postgres::Source::new(
+            config,
+            pipeline.contract,
+            schema,
+            accepted_fields,
+            variables,
+        )?),
         spec::Source::Sqlite(config) => {
             Arc::new(sqlite::Source::new(config, pipeline.contract, schema, accepted_fields))
         }
@@ -61,6 +65,8 @@ pub fn target(
         spec::TargetSystem::Postgres { url } => {
             Arc::new(postgres::Target::new(url, pipeline, target, variables)?)
         }
-        spec::TargetSystem::Sqlite { path } => Arc::new(sqlite::Target::new(path, pipeline, target)),
+        spec::TargetSystem::Sqlite { path } => {
+            Arc::new(sqlite::Target::new(path, pipeline, target))
+        }
     })
 }

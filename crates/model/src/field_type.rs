@@ -61,10 +61,7 @@ impl FieldType {
     pub fn arrow_field(self, name: &str) -> arrow_schema::Field {
         let field = arrow_schema::Field::new(name, self.arrow(), true);
         if self == Self::Json {
-            field.with_metadata(HashMap::from([(
-                LOGICAL_TYPE.to_owned(),
-                "json".to_owned(),
-            )]))
+            field.with_metadata(HashMap::from([(LOGICAL_TYPE.to_owned(), "json".to_owned())]))
         } else {
             field
         }
@@ -77,10 +74,9 @@ impl FieldType {
             DataType::Boolean => Self::Boolean,
             DataType::Int64 => Self::Integer,
             DataType::Float64 => Self::Double,
-            DataType::Decimal128(precision, scale) => Self::Decimal {
-                precision: *precision,
-                scale: u8::try_from(*scale).ok()?,
-            },
+            DataType::Decimal128(precision, scale) => {
+                Self::Decimal { precision: *precision, scale: u8::try_from(*scale).ok()? }
+            }
             DataType::Utf8 if field.metadata().contains_key(LOGICAL_TYPE) => Self::Json,
             DataType::Utf8 => Self::Text,
             DataType::Binary => Self::Bytes,
@@ -183,13 +179,7 @@ mod tests {
 
     #[test]
     fn a_decimal_out_of_range_is_refused() {
-        for text in [
-            "decimal(39,2)",
-            "decimal(0,0)",
-            "decimal(4,5)",
-            "decimal",
-            "int",
-        ] {
+        for text in ["decimal(39,2)", "decimal(0,0)", "decimal(4,5)", "decimal", "int"] {
             assert!(text.parse::<FieldType>().is_err(), "{text}");
         }
     }

@@ -104,8 +104,7 @@ impl Records {
     /// When `index` is not below [`Records::len`].
     #[must_use]
     pub fn extracted_at(&self, index: usize) -> i64 {
-        self.extraction_base
-            .saturating_add_unsigned(self.positions[index])
+        self.extraction_base.saturating_add_unsigned(self.positions[index])
     }
 
     /// Returns what decides whether the record at `index` is newer than another one: its version
@@ -117,12 +116,7 @@ impl Records {
     #[must_use]
     pub fn version(&self, index: usize) -> (i64, i64) {
         let extracted_at = self.extracted_at(index);
-        (
-            self.versions
-                .as_ref()
-                .map_or(extracted_at, |versions| versions[index]),
-            extracted_at,
-        )
+        (self.versions.as_ref().map_or(extracted_at, |versions| versions[index]), extracted_at)
     }
 
     /// Returns the operation of the record at `index`.
@@ -132,16 +126,13 @@ impl Records {
     /// When `index` is not below [`Records::len`].
     #[must_use]
     pub fn operation(&self, index: usize) -> Operation {
-        self.operations
-            .as_ref()
-            .map_or(Operation::Upsert, |operations| operations[index])
+        self.operations.as_ref().map_or(Operation::Upsert, |operations| operations[index])
     }
 
     /// Tells whether the record at `index` carries the field in column `column`.
     #[must_use]
     pub fn is_present(&self, column: usize, index: usize) -> bool {
-        self.presence(column)
-            .is_none_or(|presence| presence.value(index))
+        self.presence(column).is_none_or(|presence| presence.value(index))
     }
 
     /// Returns which records carry the field in column `column`; `None`: all do.
@@ -171,10 +162,7 @@ impl Records {
         };
         let kept = |index: &usize| keep.is_valid(*index) && keep.value(*index);
         fn pick<T: Copy>(values: &[T], kept: impl Fn(&usize) -> bool) -> Vec<T> {
-            (0..values.len())
-                .filter(kept)
-                .map(|index| values[index])
-                .collect()
+            (0..values.len()).filter(kept).map(|index| values[index]).collect()
         }
         Ok(Self {
             columns,
@@ -184,9 +172,7 @@ impl Records {
                 .map(|bits| bits.as_ref().map(filter_bits).transpose())
                 .collect::<Result<_, _>>()?,
             ids: match &self.ids {
-                Ids::Positions { prefix } => Ids::Positions {
-                    prefix: prefix.clone(),
-                },
+                Ids::Positions { prefix } => Ids::Positions { prefix: prefix.clone() },
                 Ids::Explicit(ids) => Ids::Explicit(
                     arrow_select::filter::filter(ids, keep)?
                         .as_any()
@@ -198,10 +184,7 @@ impl Records {
             positions: pick(&self.positions, kept),
             extraction_base: self.extraction_base,
             versions: self.versions.as_ref().map(|versions| pick(versions, kept)),
-            operations: self
-                .operations
-                .as_ref()
-                .map(|operations| pick(operations, kept)),
+            operations: self.operations.as_ref().map(|operations| pick(operations, kept)),
         })
     }
 
@@ -221,21 +204,13 @@ impl Records {
                 .map(|bits| bits.as_ref().map(|bits| bits.slice(offset, length)))
                 .collect(),
             ids: match &self.ids {
-                Ids::Positions { prefix } => Ids::Positions {
-                    prefix: prefix.clone(),
-                },
+                Ids::Positions { prefix } => Ids::Positions { prefix: prefix.clone() },
                 Ids::Explicit(ids) => Ids::Explicit(ids.slice(offset, length)),
             },
             positions: self.positions[range.clone()].to_vec(),
             extraction_base: self.extraction_base,
-            versions: self
-                .versions
-                .as_ref()
-                .map(|versions| versions[range.clone()].to_vec()),
-            operations: self
-                .operations
-                .as_ref()
-                .map(|operations| operations[range].to_vec()),
+            versions: self.versions.as_ref().map(|versions| versions[range.clone()].to_vec()),
+            operations: self.operations.as_ref().map(|operations| operations[range].to_vec()),
         }
     }
 
@@ -250,11 +225,7 @@ impl Records {
             if found == expected {
                 Ok(())
             } else {
-                Err(ShapeError::Length {
-                    part,
-                    found,
-                    expected,
-                })
+                Err(ShapeError::Length { part, found, expected })
             }
         };
         check("positions", self.positions.len())?;
@@ -298,9 +269,7 @@ mod tests {
         Records {
             columns: RecordBatch::try_new(Arc::new(schema), vec![values]).unwrap(),
             presence: vec![Some(BooleanBuffer::from(vec![true, false, true]))],
-            ids: Ids::Positions {
-                prefix: "f:".to_owned(),
-            },
+            ids: Ids::Positions { prefix: "f:".to_owned() },
             positions: vec![2, 3, 4],
             extraction_base: 1_000,
             versions: None,
@@ -310,14 +279,9 @@ mod tests {
 
     #[test]
     fn filtering_keeps_what_belongs_to_a_record_together() {
-        let kept = three()
-            .filter(&BooleanArray::from(vec![false, true, true]))
-            .unwrap();
+        let kept = three().filter(&BooleanArray::from(vec![false, true, true])).unwrap();
         kept.validate().unwrap();
-        assert_eq!(
-            (kept.id(0), kept.id(1)),
-            ("f:3".to_owned(), "f:4".to_owned())
-        );
+        assert_eq!((kept.id(0), kept.id(1)), ("f:3".to_owned(), "f:4".to_owned()));
         assert_eq!(kept.version(1), (1_004, 1_004));
         assert_eq!(kept.operation(0), Operation::Patch);
         assert!(!kept.is_present(0, 0));
@@ -336,12 +300,6 @@ mod tests {
     fn a_part_of_another_length_is_found() {
         let mut records = three();
         records.positions.pop();
-        assert!(matches!(
-            records.validate(),
-            Err(ShapeError::Length {
-                part: "positions",
-                ..
-            })
-        ));
+        assert!(matches!(records.validate(), Err(ShapeError::Length { part: "positions", .. })));
     }
 }

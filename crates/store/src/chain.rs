@@ -1,12 +1,15 @@
 //! How far each part of a source is loaded: the longest chain of batches from its first on that
 //! every target is done with.
 //!
+//! A later part is newer. So a part moves only when all parts before it are complete: what is read
+//! again after a loss is read in the order of the source, and old records never follow newer ones.
+//!
 //! A part may be read by two extractors at once, and a table may have changed between them, so that
 //! they cut it into different batches. Then batches stand beside each other under one sequence
 //! number. The first to arrive counts; the others wait as voided. Once the end of the part is known,
 //! the batches on a way from the first to the end count, whose cursors fit each other.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
 use chrono::{DateTime, Utc};
 
@@ -14,6 +17,9 @@ use crate::{Error, LoadedCursor, Run, cursors, database::Tx, settle::done, value
 
 /// Batches of one part that are looked at in one statement.
 const STRIDE: i64 = 1_000;
+
+/// Parts that are looked at in one statement.
+const PARTS: i64 = 16;
 
 #[derive(sqlx::FromRow)]
 struct Part {
@@ -34,7 +40,7 @@ struct Link {
 
 /// Moves the chains of a run's parts, and the loaded cursors with them.
 pub(crate) async fn advance(tx: &mut Tx, run: &Run, now: DateTime<Utc>) -> Result<(), Error> {
-    let mut parts: Vec<Part> = tx
+    let parts: Vec<Part> = tx
         .fetch(
             "select part, name, loaded_batches, end_batches, end_cursor from parts \
              where run_id = $1 and attempt = $2 and not completed and name is not null \
@@ -42,35 +48,34 @@ pub(crate) async fn advance(tx: &mut Tx, run: &Run, now: DateTime<Utc>) -> Resul
             args![run.id, run.attempt],
         )
         .await?;
+    let mut parts = VecDeque::from(parts);
     let forked: Vec<(i64,)> = tx
         .fetch(
             "select distinct part from batches where run_id = $1 and attempt = $2 and voided",
             args![run.id, run.attempt],
         )
         .await?;
-    let mut waiting = HashSet::new();
-    for (part,) in forked {
-        let Some(part) = parts.iter_mut().find(|candidate| candidate.part == part) else {
-            continue;
-        };
-        if !settle_fork(tx, run, part).await? {
-            waiting.insert(part.part);
-        }
-    }
-    parts.retain(|part| !waiting.contains(&part.part));
+    let forked: HashSet<i64> = forked.into_iter().map(|(part,)| part).collect();
 
     let mut moved = Vec::new();
-    while !parts.is_empty() {
+    let mut again = true;
+    while again {
+        again = false;
+        let Some(first) = parts.front().map(|part| part.part) else { break };
         let mut links: BTreeMap<i64, Vec<Link>> = BTreeMap::new();
-        for link in links_of(tx, run).await? {
+        for link in links_of(tx, run, first).await? {
             links.entry(link.part).or_default().push(link);
         }
-        let mut unfinished = Vec::new();
-        for mut part in parts {
-            let links = links.remove(&part.part).unwrap_or_default();
+        while let Some(part) = parts.front_mut().filter(|part| part.part < first + PARTS) {
+            if forked.contains(&part.part) && !settle_fork(tx, run, part).await? {
+                return cursors::advance(tx, &run.pipeline, run.revision, moved, now).await;
+            }
             let before = part.loaded_batches;
             let mut cursor = None;
-            for link in links {
+            for link in links.remove(&part.part).unwrap_or_default() {
+                if link.sequence < part.loaded_batches {
+                    continue;
+                }
                 if link.sequence != part.loaded_batches || link.done == 0 {
                     break;
                 }
@@ -91,16 +96,18 @@ pub(crate) async fn advance(tx: &mut Tx, run: &Run, now: DateTime<Utc>) -> Resul
                 )
                 .await?;
             }
-            if part.loaded_batches - before == STRIDE && !completed {
-                unfinished.push(part);
+            again = completed || part.loaded_batches - before == STRIDE;
+            if !completed {
+                break;
             }
+            parts.pop_front();
         }
-        parts = unfinished;
     }
     cursors::advance(tx, &run.pipeline, run.revision, moved, now).await
 }
 
-async fn links_of(tx: &mut Tx, run: &Run) -> Result<Vec<Link>, Error> {
+/// Returns the links behind the chains of some parts, from `first` on.
+async fn links_of(tx: &mut Tx, run: &Run, first: i64) -> Result<Vec<Link>, Error> {
     tx.fetch(
         concat!(
             "select b.part, b.sequence, b.cursor_after, \
@@ -112,10 +119,11 @@ async fn links_of(tx: &mut Tx, run: &Run) -> Result<Vec<Link>, Error> {
              left join transforms t \
                  on t.run_id = b.run_id and t.attempt = b.attempt and t.batch = b.batch \
              where p.run_id = $1 and p.attempt = $2 and not p.completed and not b.voided \
+             and p.part >= $4 and p.part < $5 \
              and b.sequence >= p.loaded_batches and b.sequence < p.loaded_batches + $3 \
              order by b.part, b.sequence"
         ),
-        args![run.id, run.attempt, STRIDE],
+        args![run.id, run.attempt, STRIDE, first, first + PARTS],
     )
     .await
 }

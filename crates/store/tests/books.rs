@@ -7,6 +7,7 @@ on_both! {
     entries_count_once_in_any_order;
     a_missing_entry_keeps_the_books_open;
     the_loaded_cursor_stops_at_a_hole;
+    a_later_part_waits_for_the_earlier_ones;
     what_was_lost_is_voided_and_counted_anew;
     a_full_run_starts_over_after_a_loss;
     a_stopped_run_keeps_its_reason_and_its_books;
@@ -87,6 +88,23 @@ async fn the_loaded_cursor_stops_at_a_hole(database: Database) {
     let settled = store.settle_run(run.id, at(5)).await.unwrap();
     assert_eq!(store.loaded_cursors(&name("shop")).await.unwrap()[0].cursor, "c4");
     assert!(!settled.books.extraction_ended);
+}
+
+async fn a_later_part_waits_for_the_earlier_ones(database: Database) {
+    let (store, run) = started(&database).await;
+    let first = Stages { run: run.id, attempt: 1 };
+    let mut entries = vec![first.planned(&["a", "b"], 9)];
+    // The later part is loaded to its end, the earlier one is not.
+    entries.extend(first.batch(0, 0));
+    entries.extend(first.batch(1, 0));
+    entries.extend([first.part_ended(0, 2), first.part_ended(1, 1)]);
+    store.record(entries, at(2)).await.unwrap();
+    let seen = store.settle_run(run.id, at(3)).await.unwrap();
+    let again = store.hand_out_again(&seen, at(9)).await.unwrap().unwrap();
+    let cursors: Vec<_> = again.cursors.iter().map(|c| (&*c.part, &*c.cursor)).collect();
+    // So both are read again, and the later part's records stay the newer ones.
+    assert_eq!(cursors, [("a", "c1")]);
+    assert_eq!(again.run.books.extracted, 10);
 }
 
 async fn what_was_lost_is_voided_and_counted_anew(database: Database) {

@@ -188,8 +188,9 @@ impl Session for PgSession {
                 null(out);
             }
             sized(run.of(unit, row).as_bytes(), out);
+            let whole = number < keys_only_from && !unit.deletes(index);
             for (column, values) in values.iter().enumerate() {
-                if number < keys_only_from || layout.key.contains(&column) {
+                if whole || layout.key.contains(&column) {
                     values.write(index, out);
                 } else {
                     null(out);

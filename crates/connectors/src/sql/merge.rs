@@ -107,6 +107,10 @@ impl Layout {
                 format!("cast({row}.c{index} as {})", column.base)
             }
             Fit::Same | Fit::Scale(_) => format!("{}{row}.c{index}", self.bare),
+            // Cast straight, a double keeps fifteen digits only.
+            Fit::Cast if column.field_type == FieldType::Double => {
+                format!("cast(cast({row}.c{index} as text) as {})", column.base)
+            }
             Fit::Cast | Fit::Misfit => format!("cast({row}.c{index} as {})", column.base),
         }
     }

@@ -92,6 +92,20 @@ pub(crate) fn changes(
                     from: column.declared.clone(),
                 });
             }
+            Some(column)
+                if settings.contract.types == TypePolicy::Freeze
+                    && dialect.fit(field.field_type, column) == Fit::Misfit =>
+            {
+                return Err(Error::stop(
+                    format!(
+                        "field `{}` is {}, but the column of `{table}` is {}, and the contract says `types: freeze`",
+                        field.name.name(),
+                        field.field_type,
+                        column.declared
+                    ),
+                    "cast the field in a step, or change the column",
+                ));
+            }
             Some(_) => {}
         }
     }

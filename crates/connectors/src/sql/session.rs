@@ -62,8 +62,8 @@ pub(crate) trait Session: Send {
     async fn lock(&mut self, table: &Table, shape: &Shape, exclusive: bool) -> Result<(), Failure>;
 
     /// Puts rows of a unit into the stage table that `layout` names, which holds nothing else
-    /// afterwards, numbered from 0 in the order of `rows`. Of the rows from `keys_only_from` on,
-    /// only the key is put in.
+    /// afterwards, numbered from 0 in the order of `rows`. Of deletes and of the rows
+    /// from `keys_only_from` on, only the key is put in.
     async fn stage(
         &mut self,
         unit: &Unit<'_>,

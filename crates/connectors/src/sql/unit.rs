@@ -125,7 +125,7 @@ impl<'a> Unit<'a> {
     }
 
     /// Tells whether this record asks for a delete.
-    pub(super) fn deletes(&self, row: usize) -> bool {
+    pub(crate) fn deletes(&self, row: usize) -> bool {
         self.operations.as_ref().is_some_and(|operations| operations[row] == Operation::Delete)
     }
 

@@ -147,8 +147,9 @@ impl Session for SqliteSession {
                     .bind(unit.versions[index].1)
                     .bind(named.then(|| unit.id(row)))
                     .bind(unit.run(row));
+                let whole = number < keys_only_from && !unit.deletes(index);
                 for (column, values) in unit.columns.columns().iter().enumerate() {
-                    query = if number < keys_only_from || layout.key.contains(&column) {
+                    query = if whole || layout.key.contains(&column) {
                         bind_cell(query, values, index)
                     } else {
                         query.bind(None::<i64>)

@@ -212,7 +212,8 @@ async fn patches_of_one_key_add_up(database: Db) {
 async fn a_hard_delete_is_not_undone_by_an_older_record(database: Db) {
     let target = database.target(&Wanted::default());
     write(&*target, at(100).ids([1, 2]).text("x", ["a", "b"])).await;
-    let delete = || at(300).ids([1, 9]).text("x", ["", ""]).operations(&[Operation::Delete; 2]);
+    // What a delete carries besides the key is of no interest.
+    let delete = || at(300).ids([1, 9]).text("x", ["n\0l", ""]).operations(&[Operation::Delete; 2]);
     assert_eq!(write(&*target, delete()).await, (1, 1, vec![]));
     assert_eq!(write(&*target, delete()).await, (0, 2, vec![]));
     let late = || at(200).ids([1, 2]).text("x", ["late", "late"]);
@@ -397,6 +398,10 @@ async fn a_type_that_does_not_fit_is_refused(database: Db) {
     );
     assert_eq!(write(&*target, make).await, (1, 0, vec!["0 type".to_owned()]));
     assert_eq!(database.sql("select id, n from t order by id").await, ["1|5", "3|"]);
+    let contract = Contract { types: TypePolicy::Freeze, ..Contract::default() };
+    let frozen = database.target(&Wanted { contract, ..Wanted::default() });
+    let error = frozen.write(&[at(300).ids([2]).text("n", ["five"]).batch()]).await.unwrap_err();
+    assert!(error.what.contains("`n` is text"), "{}", error.what);
 }
 
 async fn hostile_names_are_only_names(database: Db) {

@@ -175,7 +175,7 @@ async fn postgres_types_of_users_are_written_and_read() {
              create domain short as varchar(5);
              create table t (id uuid primary key, small smallint, name varchar(10), code char(4), mood mood,
                plain json, amount numeric(10,1), free numeric, at timestamp, day date, s short, f real,
-               tags text[], iv interval)",
+               tags text[], iv interval, ratio numeric)",
         )
         .await;
     let target =
@@ -200,11 +200,17 @@ async fn postgres_types_of_users_are_written_and_read() {
                 decimal(vec![150, 150, 150, 150, 150], 2),
             )
             .text("s", ["a", "a", "a", "a", "a"])
+            .column(
+                "ratio",
+                FieldType::Double,
+                Arc::new(Float64Array::from(vec![0.123_456_789_012_345_66; 5])),
+            )
             .versions(&[1; 5])
     };
     let refused: Vec<String> = ["1 type", "2 type", "3 type", "4 type"].map(str::to_owned).to_vec();
     assert_eq!(write(&*target, make(1)).await, (1, 0, refused.clone()));
     assert_eq!(write(&*target, make(2)).await, (0, 1, refused));
+    assert_eq!(database.sql("select ratio from t").await, ["0.12345678901234566"]);
     let rounding = at(3)
         .text("id", [&*id(5)])
         .column("amount", FieldType::Decimal { precision: 12, scale: 2 }, decimal(vec![155], 2))

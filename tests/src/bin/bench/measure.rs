@@ -34,6 +34,10 @@ pub(crate) async fn measure(
     let started = Instant::now();
     work(system).await?;
     let seconds = started.elapsed().as_secs_f64();
+    // What a client's backend has used is known of it, or of its parent once that has noticed the
+    // end; this answer comes after both.
+    let clients = "select count(*) from pg_stat_activity where application_name = 'psql'";
+    while system.sql(clients) != "1" {}
     let after = usages(&processes);
     let cpu = |(name, usage): (&String, &Usage)| {
         (name.clone(), usage.cpu_s - before.get(name).map_or(0.0, |before| before.cpu_s))
