@@ -123,7 +123,7 @@ pub(crate) struct Up {
 
 #[derive(Debug, Args)]
 pub(crate) struct Service {
-    /// Settings in YAML. The environment goes over it (TRIBUTARY_<SERVICE>__KEY__SUB).
+    /// Settings in YAML. The environment goes over it (such as TRIBUTARY_LOADER__BUS__PREFIX).
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
 }

@@ -16,10 +16,6 @@ use crate::{
     failure::Failure,
 };
 
-/// Faster than the system's for the many short-lived buffers of a batch.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 #[tokio::main]
 async fn main() -> ExitCode {
     let cli = Cli::parse();

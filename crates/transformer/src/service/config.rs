@@ -9,7 +9,7 @@ pub struct Config {
     /// The broker.
     pub bus: bus::Config,
     /// Batches that are worked on at the same time, 1 to 256, over all pipelines; most of the time they
-    /// wait for the broker. Default 12.
+    /// wait for the broker. Default 8.
     pub concurrent_batches: usize,
     /// How long the batches in hand may take after a shutdown. Default `10s`.
     #[serde(with = "runtime::config::duration")]
@@ -23,7 +23,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             bus: bus::Config::default(),
-            concurrent_batches: 12,
+            concurrent_batches: 8,
             shutdown_grace: Duration::from_secs(10),
             readiness: runtime::Readiness::default(),
         }
