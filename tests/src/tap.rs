@@ -184,6 +184,16 @@ impl Tap {
         stream.info().await.unwrap().state.messages
     }
 
+    /// Returns the size of what a stream holds.
+    ///
+    /// # Panics
+    ///
+    /// When the broker does not answer.
+    pub async fn held_bytes(&self, stream: Stream) -> u64 {
+        let mut stream = self.jetstream.get_stream(self.names.stream(stream)).await.unwrap();
+        stream.info().await.unwrap().state.bytes
+    }
+
     /// Waits until a stream holds nothing.
     ///
     /// # Panics
