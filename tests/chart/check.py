@@ -1,0 +1,139 @@
+#!/usr/bin/env python3
+"""Checks the chart, the image's recipe and what watches the services, with the real tools.
+
+    check.py HELM BIN [--update]
+
+HELM is the program; BIN is the folder with kubernetes-validate, checkov, hadolint and, as far as it
+could be had, promtool. --update writes the rendered snapshots anew. Runs from the root of the tree.
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import yaml
+
+CHART = Path("helm/tributary")
+SNAPSHOTS = Path("tests/chart/rendered")
+# Values that the chart refuses, over ci/default.yaml, and what the refusal has to name.
+REFUSALS = [
+    (["nats.servers={http://x}"], "/nats/servers/0"),
+    (["nats.servers=null"], "nats.servers is empty"),
+    (["database.secret="], "database.secret is empty"),
+    (["profile=prod"], "/profile"),
+    (["services.loader.replicas=0"], "/services/loader/replicas"),
+    (["services.lodaer.replicas=1"], "lodaer"),
+    (["image.digest=sha256:1"], "/image/digest"),
+    (["trial.enabled=true"], "profile: trial"),
+    (["profile=production"], "nats.ca.secret"),
+    (["profile=production", "nats.replicas=1"], "nats.replicas"),
+    (["profile=production", "nats.ca.secret=x"], "nats.credentials.secret"),
+    (["profile=production", "nats.ca.secret=x", "nats.credentials.secret=x"], "image.digest"),
+]
+# Findings that are meant, with the reason.
+ACCEPTED = {
+    "CKV_K8S_8": "jobs and tests end by themselves",
+    "CKV_K8S_9": "jobs and tests end by themselves",
+    "CKV_K8S_11": "a CPU limit slows a stage down while the node idles; memory is limited",
+    "CKV_K8S_15": "IfNotPresent with a digest gives the same image; it is a value",
+    "CKV_K8S_35": "the password of the trial's PostgreSQL, and what a user passes by env",
+    "CKV_K8S_40": "the users of the images of NATS and PostgreSQL in the trial",
+    "CKV_K8S_43": "only `profile: production` asks for a digest, and then refuses a tag",
+}
+# Kinds that come with operators, whose schemas are not those of Kubernetes.
+FOREIGN = {"PodMonitor", "PrometheusRule"}
+
+failures = []
+
+
+def check(name, passed, said=""):
+    print(f"{'ok    ' if passed else 'FAILED'} {name}")
+    if not passed:
+        failures.append(name)
+        print(said)
+
+
+def run(*command):
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
+    return done.returncode, done.stdout, done.stderr
+
+
+def render(helm, *arguments):
+    return run(helm, "template", "release", CHART, "--namespace", "tributary", *arguments)
+
+
+def check_values(helm, tools, values, folder, update):
+    name = values.stem
+    code, text, errors = render(helm, "--values", values)
+    check(f"{name}: renders", code == 0, errors)
+    if code:
+        return
+    code, out, errors = run(helm, "lint", CHART, "--quiet", "--values", values)
+    check(f"{name}: lint", code == 0, out + errors)
+    documents = [document for document in yaml.safe_load_all(text) if document]
+    known = folder / f"{name}.yaml"
+    known.write_text(yaml.safe_dump_all(d for d in documents if d["kind"] not in FOREIGN))
+    code, out, errors = run(tools / "kubernetes-validate", "--strict", known)
+    check(f"{name}: fits the schemas of Kubernetes", code == 0, out + errors)
+    code, out, errors = run(
+        tools / "checkov", "--quiet", "--compact", "--skip-download", "--framework", "kubernetes",
+        "--output", "json", "--skip-check", ",".join(ACCEPTED), "--file", known)
+    report = json.loads(out or "{}")
+    found = [f"{finding['check_id']} {finding['check_name']}: {finding['resource']}"
+             for finding in report.get("results", {}).get("failed_checks", [])]
+    check(f"{name}: policies", code == 0 and not found, "\n".join(found) or errors)
+    # The trial's password is another one each time.
+    stable = [d for d in documents if d["kind"] != "Secret"]
+    rendered = yaml.safe_dump_all(stable, sort_keys=True)
+    snapshot = SNAPSHOTS / f"{name}.yaml"
+    if update:
+        SNAPSHOTS.mkdir(exist_ok=True)
+        snapshot.write_text(rendered)
+    check(f"{name}: as the snapshot has it (else: make chart-snapshots)",
+          snapshot.exists() and snapshot.read_text() == rendered)
+
+
+def check_rules(tools, folder):
+    promtool = tools / "promtool"
+    if not promtool.exists():
+        print("skipped: promtool is not there")
+        return
+    rules = CHART / "files/alerts.yaml"
+    code, out, errors = run(promtool, "check", "rules", rules)
+    check("alerts: promtool check", code == 0, out + errors)
+    code, out, errors = run(promtool, "test", "rules", CHART / "ci/alerts.test.yaml")
+    check("alerts: promtool test", code == 0, out + errors)
+    config = folder / "prometheus.yaml"
+    config.write_text(Path("deploy/compose/prometheus.yaml").read_text())
+    (folder / "alerts.yaml").write_text(rules.read_text())
+    code, out, errors = run(promtool, "check", "config", config)
+    check("compose: promtool check", code == 0, out + errors)
+
+
+def main(helm, tools, update):
+    with tempfile.TemporaryDirectory() as folder:
+        for values in sorted((CHART / "ci").glob("*.yaml")):
+            if not values.stem.endswith(".test"):
+                check_values(helm, tools, values, Path(folder), update)
+        for settings, named in REFUSALS:
+            arguments = [part for setting in settings for part in ("--set", setting)]
+            code, _, errors = render(helm, "--values", CHART / "ci/default.yaml", *arguments)
+            check(f"refuses {' '.join(settings)}", code != 0 and named in errors, errors)
+        check_rules(tools, Path(folder))
+    for dashboard in sorted((CHART / "files/dashboards").glob("*.json")):
+        panels = json.loads(dashboard.read_text())["panels"]
+        check(f"dashboard {dashboard.stem}", all(panel["targets"] for panel in panels))
+    code, out, errors = run(tools / "hadolint", "deploy/Dockerfile")
+    check("Dockerfile: hadolint", code == 0, out + errors)
+    composed = yaml.safe_load(Path("deploy/compose.yaml").read_text())
+    check("compose: reads", {"scheduler", "extractor", "transformer", "loader"}
+          <= set(composed["services"]))
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    if len(sys.argv) not in (3, 4):
+        sys.exit(__doc__)
+    sys.exit(main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:] == ["--update"]))
