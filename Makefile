@@ -6,6 +6,8 @@
 BIN := target/debug/tributary
 VENV := .tools/venv
 NATS := $(VENV)/bin/nats-server
+PEERS := .tools/peers/ready
+JSON_SERVER := .tools/node/node_modules/.bin/json-server
 ROTEL := .tools/rotel/rotel/rotel-agent
 
 demo: build $(NATS)
@@ -14,7 +16,7 @@ demo: build $(NATS)
 build:
 	cargo build --locked --workspace --bins
 
-test: build $(NATS) $(ROTEL)
+test: build $(NATS) $(ROTEL) $(PEERS) $(JSON_SERVER)
 	cargo test --locked --workspace
 
 lint: $(VENV)/checks
@@ -57,6 +59,15 @@ $(ROTEL): deploy/tools/test.txt | $(VENV)
 	python3 -m zipfile -e .tools/wheels/rotel-0.0.1a15-*.whl .tools/rotel
 	@chmod +x $@
 	@touch $@
+
+$(PEERS): deploy/tools/peers.txt
+	python3 -m venv .tools/peers
+	.tools/peers/bin/pip install --quiet --disable-pip-version-check --only-binary :all: --require-hashes --requirement deploy/tools/peers.txt
+	npm install --silent --no-package-lock --no-audit --no-fund --ignore-scripts --prefix .tools/peers @octokit/webhooks-methods@6.0.0
+	@touch $@
+
+$(JSON_SERVER):
+	npm install --silent --no-package-lock --no-audit --no-fund --ignore-scripts --prefix .tools/node json-server@0.17.4
 
 $(VENV)/checks: deploy/tools/check.txt | $(VENV)
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check --only-binary :all: --require-hashes --requirement deploy/tools/check.txt

@@ -17,6 +17,9 @@ stop() {
 }
 trap stop EXIT
 
+# Readable by its owner alone, as `tributary up` makes it.
+mkdir -p -m 700 .tributary
+
 if [ ! -f "$folder/CDNOW_master.txt" ]; then
     echo "Fetching the purchase history and delivering it as a shop and a CRM would."
     echo "(It has no names: the contact data are made up, from a fixed seed.)"
@@ -26,12 +29,17 @@ if [ ! -f "$folder/CDNOW_master.txt" ]; then
     python3 "$here/deliver.py" "$wheels"/[Ll]ifetimes-*.whl "$folder"
 fi
 
-if "$tributary" pipelines >/dev/null 2>&1; then
+# Only the `tributary up` of this folder is meant, whatever else listens on this machine. It holds the
+# lock as long as it lives.
+unset TRIBUTARY_SERVER
+export TRIBUTARY_DATA=.tributary
+if [ -e .tributary/lock ] && ! flock --nonblock .tributary/lock true; then
     echo "Using the Tributary that is already running here."
+    "$tributary" pipelines --wait >/dev/null
 else
     echo "Starting \`tributary up\`: all services, a NATS server, SQLite files in .tributary/."
     rm -f .tributary/ready
-    "$tributary" up --ready-file .tributary/ready 2>.tributary/up.log &
+    "$tributary" up --listen 127.0.0.1:0 --ready-file .tributary/ready 2>.tributary/up.log &
     up_pid=$!
     until [ -e .tributary/ready ]; do
         if ! kill -0 "$up_pid" 2>/dev/null; then

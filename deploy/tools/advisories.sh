@@ -26,4 +26,6 @@ touch "$clone/.git/FETCH_HEAD"
 
 newest=$(grep -rhoE '^date = "[0-9-]+"' "$clone/crates" | sort | tail -n 1)
 echo "advisories: the newest is of ${newest#date = }"
-"$deny" --locked check --hide-inclusion-graph --disable-fetch advisories
+# Offline, because it would fetch the database; it still wants the manifests of all dependencies.
+cargo fetch --locked --quiet
+"$deny" --locked --offline check --hide-inclusion-graph advisories

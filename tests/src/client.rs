@@ -6,9 +6,10 @@ use tonic::{
     transport::{Channel, Endpoint},
 };
 use wire::control::{
-    ApplyPipelinesRequest, GetRunRequest, ListQuarantineRequest, ListRunsRequest, PipelineSource,
-    QuarantineSelection, QuarantinedRecord, ReplayQuarantineRequest, Run, RunState,
-    StartRunRequest, WatchRunRequest, pipeline_service_client::PipelineServiceClient,
+    ApplyPipelinesRequest, GetRunRequest, ListPollsRequest, ListQuarantineRequest, ListRunsRequest,
+    PipelineSource, PolledPipeline, QuarantineSelection, QuarantinedRecord,
+    ReplayQuarantineRequest, Run, RunState, StartRunRequest, WatchRunRequest,
+    pipeline_service_client::PipelineServiceClient, poll_service_client::PollServiceClient,
     quarantine_service_client::QuarantineServiceClient, run_service_client::RunServiceClient,
 };
 
@@ -52,6 +53,18 @@ impl Client {
     #[must_use]
     pub fn quarantine(&self) -> QuarantineServiceClient<Channel> {
         QuarantineServiceClient::new(self.channel.clone())
+    }
+
+    /// Tells what polling a pipeline has cost and brought.
+    ///
+    /// # Panics
+    ///
+    /// When the scheduler does not answer, or there is no such pipeline.
+    pub async fn polls(&self, pipeline: &str) -> PolledPipeline {
+        let request = ListPollsRequest { pipeline: pipeline.to_owned() };
+        let mut client = PollServiceClient::new(self.channel.clone());
+        let mut polled = client.list_polls(request).await.unwrap().into_inner().pipelines;
+        polled.pop().expect("the pipeline")
     }
 
     /// Stores a pipeline.
@@ -117,7 +130,8 @@ impl Client {
     ///
     /// When the run does not end in time.
     pub async fn ended(&self, id: &str) -> Run {
-        self.until(id, |run| run.state() != RunState::Running).await
+        let going = [RunState::Waiting, RunState::Running, RunState::Paused];
+        self.until(id, |run| !going.contains(&run.state())).await
     }
 
     /// Waits until a run is as wanted and returns it.
@@ -199,7 +213,11 @@ fn of_pipeline(pipeline: &str) -> QuarantineSelection {
 }
 
 /// Checks the books of a run: whatever was extracted is loaded, unchanged, filtered or quarantined.
-fn assert_balanced(run: &Run) {
+///
+/// # Panics
+///
+/// When they do not balance.
+pub fn assert_balanced(run: &Run) {
     let ledger = run.ledger.as_ref().expect("a run has books");
     assert!(ledger.balanced && ledger.extraction_ended && !ledger.targets.is_empty(), "{run:#?}");
     for target in &ledger.targets {

@@ -88,6 +88,8 @@ pub struct System {
     pub client: Client,
     /// Where the gRPC API listens.
     pub address: SocketAddr,
+    /// Where the extractors take webhooks in, and gRPC ingest.
+    pub intakes: Vec<(SocketAddr, SocketAddr)>,
     /// The broker.
     pub nats: Nats,
     /// The database server of the control plane and the targets.
@@ -126,6 +128,7 @@ impl System {
         let folder = tempfile::tempdir().expect("a temporary directory can be made");
         let address = free_address();
         let mut services = Vec::new();
+        let mut intakes = Vec::new();
         for role in Role::ALL {
             for replica in 0..layout.replicas {
                 let http = free_address();
@@ -138,6 +141,12 @@ impl System {
                 if role == Role::Scheduler {
                     settings.push(("listen".to_owned(), grpc.to_string()));
                     settings.push(("database".to_owned(), control.clone()));
+                }
+                if role == Role::Extractor {
+                    let (webhooks, ingest) = (free_address(), free_address());
+                    settings.push(("push.listen".to_owned(), webhooks.to_string()));
+                    settings.push(("ingest.listen".to_owned(), ingest.to_string()));
+                    intakes.push((webhooks, ingest));
                 }
                 for (_, key, value) in layout.settings.iter().filter(|(of, _, _)| *of == role) {
                     settings.push(((*key).to_owned(), value.clone()));
@@ -152,7 +161,7 @@ impl System {
             }
         }
         let client = Client::new(address);
-        Self { services, client, address, nats, postgres, target, folder: Some(folder) }
+        Self { services, client, address, intakes, nats, postgres, target, folder: Some(folder) }
     }
 
     /// Starts all services of some roles and waits until they can work.

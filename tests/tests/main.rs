@@ -2,15 +2,21 @@
 
 #![allow(clippy::unwrap_used, reason = "whatever fails here fails a test")]
 
+mod capture;
 mod crash_points;
 mod first_sync;
 mod full_stream;
 mod kills;
 mod outages;
+mod outbound;
 mod poison;
+mod push;
 mod python;
+mod readme;
 mod repetition;
 mod replicas;
+mod schedule;
+mod traces;
 mod up;
 
 use tests::{Customers, Edition, System, Tap};

@@ -133,6 +133,38 @@ impl PublishError {
     }
 }
 
+/// A message was offered and not taken.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OfferError {
+    /// The stream is full. The message was not stored.
+    #[error("the stream is full")]
+    Full,
+    /// The message is larger than any message may be. It was not sent.
+    #[error("a message of {size} bytes is over the limit of {MAX_PAYLOAD}")]
+    TooLarge {
+        /// Size of the payload in bytes.
+        size: usize,
+    },
+    /// JetStream has not answered in time. The message may be stored nevertheless.
+    #[error("JetStream has not acknowledged a message in {patience:?}")]
+    NotAcknowledged {
+        /// How long it was tried.
+        patience: Duration,
+    },
+}
+
+impl OfferError {
+    /// Returns what to do.
+    #[must_use]
+    pub fn remedy(&self) -> Remedy {
+        match self {
+            Self::TooLarge { .. } => Remedy::Quarantine,
+            Self::Full | Self::NotAcknowledged { .. } => Remedy::RETRY,
+        }
+    }
+}
+
 /// An acknowledgement was not confirmed. The message will be delivered again, which is harmless.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

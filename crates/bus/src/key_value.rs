@@ -3,7 +3,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use async_nats::jetstream::kv::Store;
+use async_nats::jetstream::kv::{self, Store};
 use bytes::Bytes;
 use futures::TryStreamExt;
 use tokio::sync::Mutex;
@@ -23,6 +23,15 @@ pub struct KeyValue {
     bus: Bus,
     bucket: Bucket,
     store: Arc<Mutex<Option<Store>>>,
+}
+
+/// A value with the number of the write that set it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Versioned {
+    /// The value; `None` where there is none.
+    pub value: Option<Bytes>,
+    /// The number of the last write of the key, removals included; 0 where there was none.
+    pub revision: u64,
 }
 
 impl Bus {
@@ -55,6 +64,53 @@ impl KeyValue {
             async move {
                 store.put(key, value).await?;
                 Ok(())
+            }
+        })
+        .await
+    }
+
+    /// Returns the value of a key with its revision, for [`KeyValue::replace`].
+    ///
+    /// # Errors
+    ///
+    /// As [`KeyValue::get`].
+    pub async fn read(&self, key: &str) -> Result<Versioned, BusError> {
+        self.patiently("read a key", |store| async move {
+            let entry = store.entry(key).await?;
+            Ok(entry.map_or_else(Versioned::default, |entry| Versioned {
+                value: (entry.operation == kv::Operation::Put).then_some(entry.value),
+                revision: entry.revision,
+            }))
+        })
+        .await
+    }
+
+    /// Sets the value of a key if nobody has written it since `revision`, and returns the new
+    /// revision; `None` where somebody has.
+    ///
+    /// A write whose answer was lost may have happened: then the repetition finds it and returns
+    /// `None` as well, so whoever must know puts a mark of its own into the value.
+    ///
+    /// # Errors
+    ///
+    /// As [`KeyValue::get`].
+    pub async fn replace(
+        &self,
+        key: &str,
+        value: impl Into<Bytes>,
+        revision: u64,
+    ) -> Result<Option<u64>, BusError> {
+        let value = value.into();
+        self.patiently("replace a key", |store| {
+            let value = value.clone();
+            async move {
+                match store.update(key, value, revision).await {
+                    Ok(revision) => Ok(Some(revision)),
+                    Err(error) if error.kind() == kv::UpdateErrorKind::WrongLastRevision => {
+                        Ok(None)
+                    }
+                    Err(error) => Err(error.into()),
+                }
             }
         })
         .await

@@ -63,11 +63,15 @@ pub enum Bucket {
     /// How far the parts of a run were read: `<run>.<attempt>.<part index>`; its parts:
     /// `<run>.<attempt>.plan`; `<run>.ended` once it was ended before its time.
     Progress,
+    /// What HTTP targets have sent last: `<pipeline>.<target>.<hash of the record's key>`.
+    Sent,
+    /// Quotas with their use: `<name>`.
+    Quotas,
 }
 
 impl Bucket {
     /// All buckets.
-    pub const ALL: [Self; 2] = [Self::Pipelines, Self::Progress];
+    pub const ALL: [Self; 4] = [Self::Pipelines, Self::Progress, Self::Sent, Self::Quotas];
 }
 
 /// What a task asks for.
@@ -79,6 +83,8 @@ pub enum TaskKind {
     Extract,
     /// Remove what a snapshot did not see; for the loader.
     Sweep,
+    /// Read single objects whose ids were pushed; for the extractor.
+    Fetch,
 }
 
 impl TaskKind {
@@ -87,6 +93,7 @@ impl TaskKind {
             Self::Plan => "plan",
             Self::Extract => "extract",
             Self::Sweep => "sweep",
+            Self::Fetch => "fetch",
         }
     }
 }
@@ -202,6 +209,17 @@ impl Names {
         self.subject(Stream::Ledger, &[pipeline.as_str()])
     }
 
+    /// Subject on which pushed deliveries are told.
+    #[must_use]
+    pub fn deliveries(&self) -> Subject {
+        Subject(format!("{}.deliveries", self.prefix))
+    }
+
+    /// Name of the stream that keeps them for a while.
+    pub(crate) fn deliveries_stream(&self) -> String {
+        format!("{}_deliveries", self.prefix).to_ascii_uppercase()
+    }
+
     /// Subject of questions to the extractors.
     #[must_use]
     pub fn ask_extract(&self) -> Subject {
@@ -289,6 +307,8 @@ impl Names {
         let name = match bucket {
             Bucket::Pipelines => "pipelines",
             Bucket::Progress => "progress",
+            Bucket::Sent => "sent",
+            Bucket::Quotas => "quotas",
         };
         format!("{}_{name}", self.prefix)
     }

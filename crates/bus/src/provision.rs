@@ -66,7 +66,7 @@ impl Bus {
             storage: stream::StorageType::File,
             num_replicas: self.config().replicas,
             max_age: match bucket {
-                Bucket::Pipelines => Duration::ZERO,
+                Bucket::Pipelines | Bucket::Sent | Bucket::Quotas => Duration::ZERO,
                 Bucket::Progress => PROGRESS_AGE,
             },
             ..kv::Config::default()

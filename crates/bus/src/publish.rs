@@ -7,7 +7,8 @@ use serde::Deserialize;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
 use crate::{
-    Bus, BusError, PublishError, Stream, Subject, backoff::Backoff, checksum, error::Cause, trace,
+    Bus, BusError, OfferError, PublishError, Stream, Subject, backoff::Backoff, checksum,
+    error::Cause, trace,
 };
 
 /// Largest payload of a message in bytes.
@@ -140,6 +141,49 @@ impl Bus {
             tracing::debug!(subject = %message.subject, %cause, "publishing again");
             backoff.wait().await;
         }
+    }
+
+    /// Publishes a message for somebody who waits for the answer: returns when JetStream has
+    /// acknowledged it, or when `patience` is spent. A full stream is not waited for.
+    ///
+    /// # Errors
+    ///
+    /// [`OfferError::Full`] and [`OfferError::TooLarge`], where nothing is stored;
+    /// [`OfferError::NotAcknowledged`], where the message may be stored.
+    pub async fn offer(&self, message: Outgoing, patience: Duration) -> Result<(), OfferError> {
+        let size = message.size();
+        if size > MAX_PAYLOAD {
+            return Err(OfferError::TooLarge { size });
+        }
+        let headers = message.headers();
+        let stream = self.names().stream_of(&message.subject);
+        let label = stream.map_or("none", Stream::label);
+        let started = Instant::now();
+        let mut backoff = Backoff::new(Duration::from_millis(20), Duration::from_millis(500));
+        let trying = async {
+            loop {
+                let cause = match self.try_publish(&message, &headers).await {
+                    Ok(()) => {
+                        self.metrics().published(label, size, started.elapsed());
+                        return Ok(());
+                    }
+                    Err(Refusal::Full) => {
+                        self.metrics().publish_retried(label, "full");
+                        return Err(OfferError::Full);
+                    }
+                    Err(Refusal::Missing) => match self.restore(stream).await {
+                        Ok(()) => "no stream takes the subject".into(),
+                        Err(error) => error.into(),
+                    },
+                    Err(Refusal::Failed(cause)) => cause,
+                };
+                self.metrics().publish_retried(label, "failed");
+                tracing::debug!(subject = %message.subject, %cause, "offering again");
+                backoff.wait().await;
+            }
+        };
+        let offered = tokio::time::timeout(patience, trying).await;
+        offered.unwrap_or(Err(OfferError::NotAcknowledged { patience }))
     }
 
     async fn try_publish(&self, message: &Outgoing, headers: &HeaderMap) -> Result<(), Refusal> {

@@ -6,6 +6,7 @@ mod consuming;
 mod faults;
 mod publishing;
 mod questions;
+mod quotas;
 mod state;
 
 use std::time::Duration;

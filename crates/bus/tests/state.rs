@@ -47,7 +47,7 @@ async fn ledger_entries_that_wait_travel_together() {
     let broker = Broker::start().await;
     let ledger = LedgerWriter::new(&broker.bus);
     let recordings = (1..=500).map(|attempt| {
-        let entry = LedgerEntry { run: "run".to_owned(), attempt, event: None };
+        let entry = LedgerEntry { run: "run".to_owned(), attempt, event: None, push: None };
         let ledger = ledger.clone();
         async move { ledger.record(&shop(), vec![entry]).await.unwrap() }
     });

@@ -10,6 +10,8 @@
 //! - Memory is bounded by `Limits`, not by the size of the source or of a record.
 //! - The caller retries what `Error::remedy` tells it to retry, by opening the part again.
 
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
 use model::{Records, Schema};
 
@@ -65,6 +67,29 @@ pub trait Source: Send + Sync {
         extraction_base: i64,
         limits: Limits,
     ) -> Result<Box<dyn Reader>, Error>;
+
+    /// Reads single objects by the ids under which the source knows them, because somebody said
+    /// that they have changed.
+    ///
+    /// The records get `extraction_base` unchanged; positions count the objects from 0. The cursors of
+    /// the chunks mean nothing. An object that is gone is a record that deletes, where the source can
+    /// tell what identifies it, and is left out otherwise.
+    ///
+    /// # Errors
+    ///
+    /// Stops where the source cannot read single objects; as [`Source::open`] otherwise.
+    async fn fetch(
+        &self,
+        ids: &[String],
+        extraction_base: i64,
+        limits: Limits,
+    ) -> Result<Vec<Chunk>, Error> {
+        let _ = (ids, extraction_base, limits);
+        Err(Error::stop(
+            "this source cannot read single objects by their ids",
+            "push whole records, or use a source that has a `fetch` resource",
+        ))
+    }
 }
 
 /// Reads one part from a cursor to its end.
@@ -77,6 +102,51 @@ pub trait Reader: Send {
     ///
     /// As [`Source::open`], and where the source stops being readable.
     async fn next(&mut self) -> Result<Option<Chunk>, Error>;
+
+    /// Tells what the reading has cost since the part was opened.
+    fn usage(&self) -> Usage {
+        Usage::default()
+    }
+}
+
+/// What reading from a source has cost.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Calls that were made, repeated ones included.
+    pub calls: u64,
+    /// Bytes of the answers, as they came over the wire.
+    pub received_bytes: u64,
+    /// Time waited for a place under a quota, milliseconds.
+    pub waited_quota_ms: u64,
+    /// Time paused because the source answered slowly, milliseconds.
+    pub slowed_ms: u64,
+    /// Calls that were answered with *not modified*.
+    pub not_modified: u64,
+}
+
+impl std::ops::AddAssign for Usage {
+    fn add_assign(&mut self, more: Self) {
+        self.calls += more.calls;
+        self.received_bytes += more.received_bytes;
+        self.waited_quota_ms += more.waited_quota_ms;
+        self.slowed_ms += more.slowed_ms;
+        self.not_modified += more.not_modified;
+    }
+}
+
+/// What a run was started with.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RunOptions {
+    /// Parameters by name.
+    pub parameters: BTreeMap<String, String>,
+    /// Reads the range of the source's cursor from here on, as the user wrote it, and leaves the
+    /// cursor alone.
+    pub from: Option<String>,
+    /// Reads up to here, as the user wrote it.
+    pub to: Option<String>,
+    /// The run goes on where it paused: the cursors it gets are its own, in the middle of parts. A
+    /// source that reads everything each time goes on there too.
+    pub resumed: bool,
 }
 
 /// How much a reader may gather before it gives a chunk.

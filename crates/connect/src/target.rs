@@ -47,6 +47,12 @@ pub trait Target: Send + Sync {
     ///
     /// Stops where more would be lost than allowed, telling how much and how to confirm.
     async fn sweep(&self, sweep: &Sweep) -> Result<u64, Error>;
+
+    /// Tells that a write bounds each of its steps itself, so that the whole may take as long as the
+    /// number of records and a quota make it.
+    fn bounds_itself(&self) -> bool {
+        false
+    }
 }
 
 /// What became of one batch. The three numbers add up to its records.

@@ -1,12 +1,18 @@
 #![doc = include_str!("../README.md")]
 
+mod context;
 mod csv;
 mod files;
+mod http;
 mod infer;
 mod json;
 mod postgres;
+mod push;
 mod sql;
 mod sqlite;
+
+pub use context::Context;
+pub use json::pushed;
 
 use std::sync::Arc;
 
@@ -29,7 +35,7 @@ pub fn source(
     pipeline: &spec::Pipeline,
     schema: Option<&Schema>,
     accepted_fields: &[String],
-    variables: &Variables,
+    context: &Context,
 ) -> Result<Arc<dyn connect::Source>, Error> {
     Ok(match &pipeline.source {
         spec::Source::Csv(config) => {
@@ -38,15 +44,33 @@ pub fn source(
         spec::Source::Json(config) => {
             Arc::new(json::Source::new(config, pipeline.contract, schema, accepted_fields))
         }
-        spec::Source::Postgres(config) => Arc::new(postgres::Source::new(
-            config,
-            pipeline.contract,
-            schema,
-            accepted_fields,
-            variables,
-        )?),
+        spec::Source::Http(config) => {
+            Arc::new(http::Source::new(config, pipeline, schema, context)?)
+        }
+        spec::Source::Postgres(config) => match &config.capture {
+            Some(capture) => Arc::new(postgres::Capture::new(
+                config,
+                capture,
+                &pipeline.name,
+                pipeline.contract,
+                (schema, accepted_fields),
+                &context.variables,
+            )?),
+            None => {
+                let source = postgres::Source::new(
+                    config,
+                    pipeline.contract,
+                    schema,
+                    accepted_fields,
+                    &context.variables,
+                )?;
+                Arc::new(source.for_run(&context.options))
+            }
+        },
+        spec::Source::Push => Arc::new(push::Source),
         spec::Source::Sqlite(config) => {
-            Arc::new(sqlite::Source::new(config, pipeline.contract, schema, accepted_fields))
+            let source = sqlite::Source::new(config, pipeline.contract, schema, accepted_fields);
+            Arc::new(source.for_run(&context.options))
         }
     })
 }
@@ -59,11 +83,17 @@ pub fn source(
 pub fn target(
     pipeline: &spec::Pipeline,
     target: &spec::Target,
-    variables: &Variables,
+    context: &Context,
 ) -> Result<Arc<dyn connect::Target>, Error> {
     Ok(match &target.system {
+        spec::TargetSystem::Http(config) => {
+            Arc::new(http::Target::new(config, pipeline, target, context)?)
+        }
+        spec::TargetSystem::Webhook(config) => {
+            Arc::new(http::Target::webhook(config, pipeline, target, context)?)
+        }
         spec::TargetSystem::Postgres { url } => {
-            Arc::new(postgres::Target::new(url, pipeline, target, variables)?)
+            Arc::new(postgres::Target::new(url, pipeline, target, &context.variables)?)
         }
         spec::TargetSystem::Sqlite { path } => {
             Arc::new(sqlite::Target::new(path, pipeline, target))

@@ -4,6 +4,8 @@ use bus::WindowLimits;
 use serde::{Deserialize, Serialize};
 use stage::retry;
 
+use crate::{IngestConfig, PushConfig};
+
 /// Settings of the extractor. Durations are written as `30s`, sizes as `4MiB`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -32,6 +34,10 @@ pub struct Config {
     /// How long what was read may take to be published after a shutdown. Default `5s`.
     #[serde(with = "runtime::config::duration")]
     pub shutdown_grace: Duration,
+    /// How webhooks are taken in.
+    pub push: PushConfig,
+    /// How gRPC ingest is served.
+    pub ingest: IngestConfig,
     /// Where the extractor tells that it is ready. Not a setting.
     #[serde(skip)]
     pub readiness: runtime::Readiness,
@@ -51,6 +57,8 @@ impl Default for Config {
             record_bytes: limits.record_bytes,
             retry: retry::Policy::default(),
             shutdown_grace: Duration::from_secs(5),
+            push: PushConfig::default(),
+            ingest: IngestConfig::default(),
             readiness: runtime::Readiness::default(),
         }
     }
@@ -97,6 +105,7 @@ impl Config {
                 return Err(InvalidConfig::Range { key, found, least, most });
             }
         }
+        self.push.validate()?;
         Ok(self.retry.validate()?)
     }
 

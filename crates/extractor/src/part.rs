@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tracing::{Instrument, Span};
 use wire::{
-    ledger::{PartExtracted, ledger_entry::Event},
+    ledger::{PartExtracted, PartPaused, Usage, ledger_entry::Event},
     task::ExtractPart,
 };
 
@@ -16,7 +16,7 @@ use crate::{
     metrics::Metrics,
     progress::{self, Progress},
     publishing::{Draft, Publishing},
-    reading::{Read, Reading},
+    reading::{End, Read, Reading},
     service::{Service, Work},
 };
 
@@ -30,6 +30,10 @@ pub(crate) async fn extract(
     part: &ExtractPart,
     shutdown: &CancellationToken,
 ) -> Result<(), Failure> {
+    if progress::is_paused(&service.progress, work.run, work.attempt).await {
+        tracing::info!(part = part.part, "the run pauses, the part is read in its next attempt");
+        return Ok(());
+    }
     let source = service.source(work, &part.accepted_fields, shutdown).await?;
     let metrics = Metrics::new(work.pipeline.as_str());
     let progress_key = progress::part_key(work.run, work.attempt, part.index);
@@ -39,6 +43,7 @@ pub(crate) async fn extract(
             sequence: part.sequence,
             position: 0,
         });
+    let pause = CancellationToken::new();
     let reading = Reading {
         source,
         part: part.part.clone(),
@@ -47,6 +52,7 @@ pub(crate) async fn extract(
         limits: service.config.limits(),
         retry: service.config.retry,
         metrics: metrics.clone(),
+        pause: pause.clone(),
         shutdown: shutdown.clone(),
     };
     let (chunks, read) = mpsc::channel(AHEAD);
@@ -70,6 +76,15 @@ pub(crate) async fn extract(
         publishing.commit(acknowledged),
     );
     let grace = service.config.shutdown_grace;
+    let drained = async {
+        tokio::pin!(drained);
+        tokio::select! {
+            drained = &mut drained => return drained,
+            () = progress::paused(&service.progress, work.run, work.attempt) => pause.cancel(),
+        }
+        // What was read already goes its way.
+        drained.await
+    };
     tokio::select! {
         drained = drained => drained.map(drop)?,
         () = progress::ended(&service.progress, work.run) => {
@@ -81,11 +96,23 @@ pub(crate) async fn extract(
             tokio::time::sleep(grace).await;
         } => return Err(Failure::Shutdown),
     }
-    let cursor = reading.await.map_err(|error| {
+    let End { cursor, usage, paused } = reading.await.map_err(|error| {
         let reason = format!("reading part `{}` ended: {error}", part.part);
         Failure::Later { reason, delay: service.config.retry.max_delay }
     })??;
-    let ended = PartExtracted { part: part.index, batches: batches.sequence, cursor };
+    let usage = Some(Usage {
+        calls: usage.calls,
+        received_bytes: usage.received_bytes,
+        waited_quota_ms: usage.waited_quota_ms,
+        slowed_ms: usage.slowed_ms,
+        not_modified: usage.not_modified,
+    });
+    if paused {
+        tracing::info!(part = part.part, batches = batches.sequence, "the part pauses");
+        let paused = PartPaused { part: part.index, usage };
+        return service.record(work, vec![Event::PartPaused(paused)]).await;
+    }
+    let ended = PartExtracted { part: part.index, batches: batches.sequence, cursor, usage };
     service.record(work, vec![Event::PartExtracted(ended)]).await?;
     runtime::fault::point("extractor.part_ended");
     Ok(())
@@ -132,7 +159,7 @@ impl Batches {
     }
 
     fn draft(&mut self, piece: Piece, before: &str, after: &str, read_at: Instant) -> Draft {
-        let Work { run, attempt, pipeline, revision } = &self.work;
+        let Work { run, attempt, pipeline, revision, options: _ } = &self.work;
         let hash = piece.content_hash();
         let refused = u32::try_from(piece.refused.len()).expect("a chunk has fewer records");
         let header = BatchHeader {
@@ -146,6 +173,7 @@ impl Batches {
             cursor_before: before.to_owned(),
             cursor_after: after.to_owned(),
             extracted: piece.count + refused,
+            push: None,
         };
         // A trace of its own, which goes on in the other stages.
         let span = tracing::info_span!(

@@ -60,6 +60,9 @@ pub(crate) async fn plan(
     asked: &PlanParts,
     shutdown: &CancellationToken,
 ) -> Result<(), Failure> {
+    if progress::is_paused(&service.progress, work.run, work.attempt).await {
+        return Ok(());
+    }
     let key = progress::plan_key(work.run, work.attempt);
     let plan = match progress::load(&service.progress, &key).await? {
         Some(plan) => plan,
@@ -156,6 +159,7 @@ async fn hand_out(
             pipeline: work.pipeline.to_string(),
             revision: work.revision,
             attempt: work.attempt,
+            options: work.asked(),
             work: Some(task::Work::ExtractPart(ExtractPart {
                 part: part.name.clone(),
                 index,

@@ -31,15 +31,32 @@ pub(crate) fn ended_key(run: RunId) -> String {
     format!("{run}.ended")
 }
 
-/// How often somebody who reads a part looks whether its run has ended.
-const ENDED_CHECK: Duration = Duration::from_secs(1);
+/// Key that is there once an attempt of a run pauses, so that nothing more is to be read for it.
+pub(crate) fn paused_key(run: RunId, attempt: u32) -> String {
+    format!("{run}.{attempt}.paused")
+}
+
+/// How often somebody who reads a part looks whether its run has ended or pauses.
+const CHECK: Duration = Duration::from_secs(1);
 
 /// Waits until the run has been ended before its time.
 pub(crate) async fn ended(bucket: &KeyValue, run: RunId) {
     let key = ended_key(run);
     // A broker that is away holds the whole part up, so there is nothing to say about it here.
     while !matches!(bucket.get(&key).await, Ok(Some(_))) {
-        tokio::time::sleep(ENDED_CHECK).await;
+        tokio::time::sleep(CHECK).await;
+    }
+}
+
+/// Tells whether an attempt of a run pauses. Where the broker cannot say so, it does not.
+pub(crate) async fn is_paused(bucket: &KeyValue, run: RunId, attempt: u32) -> bool {
+    matches!(bucket.get(&paused_key(run, attempt)).await, Ok(Some(_)))
+}
+
+/// Waits until an attempt of a run pauses.
+pub(crate) async fn paused(bucket: &KeyValue, run: RunId, attempt: u32) {
+    while !is_paused(bucket, run, attempt).await {
+        tokio::time::sleep(CHECK).await;
     }
 }
 

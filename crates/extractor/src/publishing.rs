@@ -46,6 +46,7 @@ impl Draft {
         LedgerEntry {
             run: header.run.to_string(),
             attempt: header.attempt,
+            push: wire::push_run(header),
             event: Some(Event::BatchExtracted(BatchExtracted {
                 batch: header.batch.to_string(),
                 part: header.part,

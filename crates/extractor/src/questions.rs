@@ -6,6 +6,7 @@ use bus::{
         CheckResult, Checks, DiscoveredField, DiscoveredStream, ExtractQuestion, Inferred, Menu,
     },
 };
+use connect::RunOptions;
 use serde::Serialize;
 use serde_json::Value;
 use spec::Pipeline;
@@ -46,7 +47,7 @@ async fn reply(sources: &Sources, question: ExtractQuestion) -> Result<Value, St
 }
 
 async fn check(sources: &Sources, pipeline: &Pipeline) -> Checks {
-    let checked = match sources(pipeline, pipeline.schema.as_ref(), &[]) {
+    let checked = match sources(pipeline, pipeline.schema.as_ref(), &[], RunOptions::default()) {
         Ok(source) => source.check().await,
         Err(error) => Err(error),
     };
@@ -59,7 +60,8 @@ async fn check(sources: &Sources, pipeline: &Pipeline) -> Checks {
 }
 
 fn open(sources: &Sources, pipeline: &Pipeline) -> Result<Arc<dyn connect::Source>, String> {
-    sources(pipeline, pipeline.schema.as_ref(), &[]).map_err(|error| told(&error))
+    sources(pipeline, pipeline.schema.as_ref(), &[], RunOptions::default())
+        .map_err(|error| told(&error))
 }
 
 fn parse(yaml: &str) -> Result<Pipeline, String> {

@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use connect::{Chunk, Limits, Reader, Source};
+use connect::{Chunk, Limits, Reader, Source, Usage};
 use model::Remedy;
 use stage::{
     Failure,
@@ -20,6 +20,8 @@ pub(crate) struct Reading {
     pub(crate) limits: Limits,
     pub(crate) retry: Policy,
     pub(crate) metrics: Metrics,
+    /// Ends the reading behind the chunk that was given last.
+    pub(crate) pause: CancellationToken,
     pub(crate) shutdown: CancellationToken,
 }
 
@@ -30,9 +32,28 @@ pub(crate) struct Read {
     pub(crate) chunk: Chunk,
 }
 
+/// How the reading of a part ended.
+#[derive(Debug)]
+pub(crate) struct End {
+    /// Where the part stands now.
+    pub(crate) cursor: String,
+    /// What the reading has cost.
+    pub(crate) usage: Usage,
+    /// The rest is left to another attempt.
+    pub(crate) paused: bool,
+}
+
+/// How far the reading of a part has come.
+struct Place {
+    /// Cursor after the last chunk that had records.
+    published: String,
+    usage: Usage,
+}
+
 /// Why the reader stopped before the end.
 enum Interruption {
     Source(connect::Error),
+    Paused,
     Shutdown,
 }
 
@@ -43,14 +64,21 @@ impl From<connect::Error> for Interruption {
 }
 
 impl Reading {
-    /// Reads to the end and returns the cursor there. The part is opened again behind the last
-    /// chunk where the source says that this helps.
-    pub(crate) async fn run(mut self, chunks: mpsc::Sender<Read>) -> Result<String, Failure> {
+    /// Reads to the end, or to a pause. The part is opened again behind the last chunk where the source
+    /// says that this helps.
+    pub(crate) async fn run(mut self, chunks: mpsc::Sender<Read>) -> Result<End, Failure> {
         let mut backoff = Backoff::new(self.retry);
-        let shutdown = self.shutdown.clone();
+        let mut place = Place { published: self.cursor.clone(), usage: Usage::default() };
+        let (shutdown, pause) = (self.shutdown.clone(), self.pause.clone());
         loop {
-            let error = match self.read(&chunks, &mut backoff).await {
-                Ok(()) => return Ok(self.cursor),
+            let end = |reading: Self, place: &Place, paused| End {
+                cursor: reading.cursor,
+                usage: place.usage,
+                paused,
+            };
+            let error = match self.read(&chunks, &mut backoff, &mut place).await {
+                Ok(()) => return Ok(end(self, &place, false)),
+                Err(Interruption::Paused) => return Ok(end(self, &place, true)),
                 Err(Interruption::Shutdown) => return Err(Failure::Shutdown),
                 Err(Interruption::Source(error)) => error,
             };
@@ -67,6 +95,7 @@ impl Reading {
             tracing::warn!(part = self.part, error = error.chain(), delay_ms, "reading again");
             tokio::select! {
                 () = shutdown.cancelled() => return Err(Failure::Shutdown),
+                () = pause.cancelled() => return Ok(end(self, &place, true)),
                 () = tokio::time::sleep(delay) => {}
             }
         }
@@ -76,14 +105,33 @@ impl Reading {
         &mut self,
         chunks: &mpsc::Sender<Read>,
         backoff: &mut Backoff,
+        place: &mut Place,
     ) -> Result<(), Interruption> {
-        let shutdown = self.shutdown.clone();
+        let stops = (self.shutdown.clone(), self.pause.clone());
         let open = self.source.open(&self.part, &self.cursor, self.extraction_base, self.limits);
-        let mut reader = until(&shutdown, open).await??;
-        while let Some(chunk) = until(&shutdown, next(&mut reader)).await?? {
+        let mut reader = until(&stops, open).await??;
+        let read = self.read_on(&mut reader, chunks, backoff, place).await;
+        place.usage += reader.usage();
+        read
+    }
+
+    async fn read_on(
+        &mut self,
+        reader: &mut Box<dyn Reader>,
+        chunks: &mpsc::Sender<Read>,
+        backoff: &mut Backoff,
+        place: &mut Place,
+    ) -> Result<(), Interruption> {
+        let stops = (self.shutdown.clone(), self.pause.clone());
+        while let Some(chunk) = until(&stops, next(reader)).await?? {
             runtime::fault::point("extractor.read");
             backoff.reset();
-            let before = std::mem::replace(&mut self.cursor, chunk.cursor.clone());
+            self.cursor.clone_from(&chunk.cursor);
+            // A chunk without records only moves the cursor: the batches around it stay neighbours.
+            if chunk.records.is_empty() && chunk.refused.is_empty() {
+                continue;
+            }
+            let before = std::mem::replace(&mut place.published, chunk.cursor.clone());
             // Nobody takes chunks any more when what comes after the reader has failed.
             chunks.send(Read { before, chunk }).await.map_err(|_| Interruption::Shutdown)?;
         }
@@ -96,12 +144,13 @@ async fn next(reader: &mut Box<dyn Reader>) -> Result<Option<Chunk>, connect::Er
 }
 
 async fn until<T>(
-    shutdown: &CancellationToken,
+    (shutdown, pause): &(CancellationToken, CancellationToken),
     work: impl Future<Output = T>,
 ) -> Result<T, Interruption> {
     tokio::select! {
         biased;
         () = shutdown.cancelled() => Err(Interruption::Shutdown),
+        () = pause.cancelled() => Err(Interruption::Paused),
         done = work => Ok(done),
     }
 }

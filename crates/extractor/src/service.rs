@@ -2,7 +2,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use bus::{Bucket, Bus, ConsumerOptions, Delivery, KeyValue, LedgerWriter, Queue, TaskKind};
-use connect::Source;
+use connect::{RunOptions, Source};
 use model::{PipelineName, RunId};
 use stage::{Failure, Pipelines};
 use tokio::sync::Semaphore;
@@ -15,7 +15,7 @@ use wire::{
     task::{Task, task},
 };
 
-use crate::{Config, Sources, part, plan, reading::stopped};
+use crate::{Config, Sources, part, plan, push, reading::stopped};
 
 /// The run that a task belongs to.
 #[derive(Debug, Clone)]
@@ -24,6 +24,24 @@ pub(crate) struct Work {
     pub(crate) attempt: u32,
     pub(crate) pipeline: PipelineName,
     pub(crate) revision: u32,
+    /// What the run was started with.
+    pub(crate) options: RunOptions,
+}
+
+impl Work {
+    /// Returns what the run was started with, for its tasks.
+    pub(crate) fn asked(&self) -> Option<wire::task::RunOptions> {
+        if self.options == RunOptions::default() {
+            return None;
+        }
+        let RunOptions { parameters, from, to, resumed } = self.options.clone();
+        Some(wire::task::RunOptions {
+            parameters: parameters.into_iter().collect(),
+            from: from.unwrap_or_default(),
+            to: to.unwrap_or_default(),
+            resumed,
+        })
+    }
 }
 
 /// Takes tasks, does them, acknowledges them.
@@ -79,7 +97,7 @@ impl Service {
                     continue;
                 }
                 let ending = shutdown.child_token();
-                for kind in [TaskKind::Plan, TaskKind::Extract] {
+                for kind in [TaskKind::Plan, TaskKind::Extract, TaskKind::Fetch] {
                     let service = Arc::clone(&service);
                     queues.spawn(service.serve(kind, name.clone(), ending.clone()));
                 }
@@ -105,7 +123,7 @@ impl Service {
     ) {
         let places = match kind {
             TaskKind::Plan => &self.plans,
-            TaskKind::Extract | TaskKind::Sweep => &self.parts,
+            TaskKind::Extract | TaskKind::Fetch | TaskKind::Sweep => &self.parts,
         };
         let queue = Queue::Tasks { kind, pipeline };
         let mut consumer = self.bus.consumer(ConsumerOptions::new(queue));
@@ -154,6 +172,7 @@ impl Service {
                 task::Work::ExtractPart(part) => {
                     Box::pin(part::extract(self, &work, part, ending)).await
                 }
+                task::Work::FetchRecords(asked) => push::fetch(self, &work, asked, ending).await,
                 task::Work::SweepTarget(_) => Ok(()),
             };
             match self.settle(&work, done).await {
@@ -195,6 +214,7 @@ impl Service {
             run: work.run.to_string(),
             attempt: work.attempt,
             event: Some(event),
+            push: None,
         };
         let entries = events.into_iter().map(entry).collect();
         Ok(self.ledger.record(&work.pipeline, entries).await?)
@@ -209,7 +229,7 @@ impl Service {
     ) -> Result<Arc<dyn Source>, Failure> {
         let stored = self.pipelines.get(&work.pipeline, work.revision, shutdown).await?;
         let pipeline = stored.pipeline()?;
-        (self.sources)(pipeline, pipeline.schema.as_ref(), accepted_fields)
+        (self.sources)(pipeline, pipeline.schema.as_ref(), accepted_fields, work.options.clone())
             .map_err(|error| stopped(&error))
     }
 }
@@ -222,6 +242,16 @@ async fn is_free(places: &Semaphore, ending: &CancellationToken) -> bool {
     }
 }
 
+fn options(asked: wire::task::RunOptions) -> RunOptions {
+    let given = |text: String| (!text.is_empty()).then_some(text);
+    RunOptions {
+        parameters: asked.parameters.into_iter().collect(),
+        from: given(asked.from),
+        to: given(asked.to),
+        resumed: asked.resumed,
+    }
+}
+
 fn read(delivery: &Delivery) -> anyhow::Result<(Work, task::Work)> {
     let task = Task::decode(delivery.payload()?)?;
     let work = Work {
@@ -229,6 +259,7 @@ fn read(delivery: &Delivery) -> anyhow::Result<(Work, task::Work)> {
         attempt: task.attempt,
         pipeline: task.pipeline.parse()?,
         revision: task.revision,
+        options: options(task.options.unwrap_or_default()),
     };
     Ok((work, task.work.context("the task names no work")?))
 }

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may end where it does not find what it expects")]
 
 mod publishing;
+mod push;
 mod reading;
 mod stage;
 mod tasks;

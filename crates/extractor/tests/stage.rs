@@ -110,7 +110,7 @@ impl Stage {
         let shutdown = CancellationToken::new();
         let source = self.source.clone();
         let sources: extractor::Sources =
-            Arc::new(move |_, _, _| Ok(Arc::new(source.clone()) as Arc<dyn connect::Source>));
+            Arc::new(move |_, _, _, _| Ok(Arc::new(source.clone()) as Arc<dyn connect::Source>));
         let task =
             tokio::spawn(extractor::run_with(self.config.clone(), sources, shutdown.clone()));
         Running { shutdown, task }
@@ -137,6 +137,7 @@ impl Stage {
             pipeline: "shop".to_owned(),
             revision,
             attempt,
+            options: None,
             work: Some(work),
         };
         let subject = self.bus.names().task(kind, &self.pipeline);

@@ -1,6 +1,7 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use arrow_array::BooleanArray;
@@ -135,6 +136,13 @@ impl Lane {
         Ok(target)
     }
 
+    /// Returns the field that tells which of two records is newer, by a revision.
+    async fn newest_by(&self, revision: u32) -> Result<Option<String>, Failure> {
+        let pipelines = &self.service.pipelines;
+        let stored = pipelines.get(&self.pipeline, revision, &self.ending).await?;
+        Ok(stored.pipeline()?.newest_by.clone())
+    }
+
     /// Writes a pile, together as long as that works.
     async fn write(&self, target: &dyn Target, mut pile: Pile) -> Result<(), Failure> {
         let mut patience = Patience::new(target, self.service.config.retry, &self.ending);
@@ -179,7 +187,8 @@ impl Lane {
     ) -> Result<Result<Vec<Written>, connect::Error>, Failure> {
         let Config { write_timeout, shutdown_grace, .. } = self.service.config;
         let span = tracing::info_span!("write", batches = batches.len());
-        let write = timeout(write_timeout, target.write(batches).instrument(span));
+        let limit = if target.bounds_itself() { Duration::MAX } else { write_timeout };
+        let write = timeout(limit, target.write(batches).instrument(span));
         tokio::select! {
             written = write => Ok(written.unwrap_or_else(|_| {
                 let what = format!("a write was not answered in {}s", write_timeout.as_secs());
@@ -194,6 +203,10 @@ impl Lane {
 
     /// Quarantines what the target refused, enters the batches in the ledger, acknowledges them.
     async fn settle(&self, pile: Pile, written: Vec<Written>) -> Result<(), Failure> {
+        let newest_by = match pile.batches.first() {
+            Some(batch) => self.newest_by(batch.header.revision).await?,
+            None => None,
+        };
         let mut entries = Vec::with_capacity(written.len());
         let mut counts = Vec::with_capacity(written.len());
         for ((batch, receipt), written) in pile.batches.iter().zip(&pile.receipts).zip(written) {
@@ -202,7 +215,8 @@ impl Lane {
             let quarantined = u32::try_from(reasons.len()).unwrap_or(u32::MAX);
             self.quarantine(batch, reasons).instrument(receipt.span.clone()).await?;
             let numbers = (written.loaded, written.unchanged, quarantined);
-            entries.push(receipt::loaded(&batch.header, self.name.as_str(), numbers));
+            let ages = receipt::ages(batch, newest_by.as_deref(), written.loaded);
+            entries.push(receipt::loaded(&batch.header, self.name.as_str(), numbers, &ages));
             counts.push(numbers);
         }
         self.service.ledger.record(&self.pipeline, entries).await?;
@@ -274,7 +288,15 @@ impl Lane {
     /// They are acknowledged though they are not loaded. The run fails, and the loaded cursor stays
     /// before the first batch that is not in the ledger as loaded, so the next run extracts that
     /// range again. Kept in the queue they would be tried again and again before any later run.
+    ///
+    /// What was pushed cannot be extracted again, so it is set aside.
     async fn stop(&self, pile: Pile, reason: &str, hint: &str) -> Result<(), Failure> {
+        let (pushed, pile) = pile.split(|batch| batch.header.push.is_some());
+        if !pushed.batches.is_empty() {
+            tracing::error!(target = %self.name, reason, hint, "pushed records are set aside");
+            let error = connect::Error::stop(format!("{reason}; {hint}"), hint);
+            self.refuse(pushed, &error).await?;
+        }
         let mut entries = Vec::new();
         for batch in &pile.batches {
             if self.is_stopped(batch) {
@@ -288,7 +310,12 @@ impl Lane {
                 hint: hint.to_owned(),
             };
             let event = Some(Event::RunStopped(stopped));
-            entries.push(LedgerEntry { run: run.to_string(), attempt, event });
+            entries.push(LedgerEntry {
+                run: run.to_string(),
+                attempt,
+                event,
+                push: wire::push_run(&batch.header),
+            });
             let mut stopped = self.stopped.lock().unwrap_or_else(PoisonError::into_inner);
             stopped.push_back((run, attempt));
             if stopped.len() > STOPPED_RUNS {

@@ -32,10 +32,19 @@ pub type Targets = Arc<
 ///
 /// When a setting is out of its limits, or the broker is too old.
 pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
-    let variables: connectors::Variables = Arc::new(|name| std::env::var(name).ok());
+    let bus = reach(&config, &shutdown).await?;
+    let quotas = bus::Quotas::new(&bus);
+    let context = connectors::Context::new(
+        Arc::new(|name| std::env::var(name).ok()),
+        Arc::new(quotas.clone()),
+        Arc::new(bus::Memory::new(&bus)),
+    );
     let targets: Targets =
-        Arc::new(move |pipeline, target| connectors::target(pipeline, target, &variables));
-    run_with(config, targets, shutdown).await
+        Arc::new(move |pipeline, target| connectors::target(pipeline, target, &context));
+    let outcome = serve(config, &bus, targets, shutdown).await;
+    quotas.close().await;
+    bus.close().await;
+    outcome
 }
 
 /// Does what [`run`] does, with targets of the caller's making.
@@ -48,11 +57,27 @@ pub async fn run_with(
     targets: Targets,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
+    let bus = reach(&config, &shutdown).await?;
+    let outcome = serve(config, &bus, targets, shutdown).await;
+    bus.close().await;
+    outcome
+}
+
+async fn reach(config: &Config, shutdown: &CancellationToken) -> anyhow::Result<Bus> {
     config.validate().context("the settings of the loader are invalid")?;
-    let bus = Bus::connect(&config.bus, &shutdown).await?;
+    let bus = Bus::connect(&config.bus, shutdown).await?;
     bus.provision().await.context("the streams cannot be created")?;
-    let (pipelines, follower) = Pipelines::follow(&bus);
-    let ledger = LedgerWriter::new(&bus);
+    Ok(bus)
+}
+
+async fn serve(
+    config: Config,
+    bus: &Bus,
+    targets: Targets,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    let (pipelines, follower) = Pipelines::follow(bus);
+    let ledger = LedgerWriter::new(bus);
     let ready = config.readiness.part("loader");
     let mut tasks = runtime::tasks::Tasks::new(&shutdown);
     let deadline = config.shutdown_grace * 2;
@@ -71,6 +96,5 @@ pub async fn run_with(
     ready.set(true);
     let outcome = tasks.wait(deadline).await;
     ready.set(false);
-    bus.close().await;
     Ok(outcome?)
 }

@@ -1,7 +1,7 @@
 use std::time::{Duration, Instant};
 
 use bus::Delivery;
-use model::{Batch, BatchHeader};
+use model::{Ages, Batch, BatchHeader, FieldType};
 use runtime::clock::Clock;
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
@@ -58,6 +58,17 @@ impl Pile {
         }
     }
 
+    /// Parts the batches for which `first` is true from the others.
+    pub(crate) fn split(self, first: impl Fn(&Batch) -> bool) -> (Self, Self) {
+        let (mut chosen, mut others) = (Self::default(), Self::default());
+        for (batch, receipt) in self.batches.into_iter().zip(self.receipts) {
+            let pile = if first(&batch) { &mut chosen } else { &mut others };
+            pile.batches.push(batch);
+            pile.receipts.push(receipt);
+        }
+        (chosen, others)
+    }
+
     /// Puts the first one behind all others.
     pub(crate) fn rotate(&mut self) {
         self.batches.rotate_left(1);
@@ -77,18 +88,47 @@ pub(crate) fn loaded(
     header: &BatchHeader,
     target: &str,
     (loaded, unchanged, quarantined): (u32, u32, u32),
+    ages: &Ages,
 ) -> LedgerEntry {
     LedgerEntry {
         run: header.run.to_string(),
         attempt: header.attempt,
+        push: wire::push_run(header),
         event: Some(Event::BatchLoaded(BatchLoaded {
             batch: header.batch.to_string(),
             target: target.to_owned(),
             loaded,
             unchanged,
             quarantined,
+            ages: ages.classes().collect(),
         })),
     }
+}
+
+/// Returns how old the changes are that a batch has just brought, where `newest_by` is the time at
+/// which they happened. Which of the records changed the target is not known; they are taken to be the
+/// newest.
+pub(crate) fn ages(batch: &Batch, newest_by: Option<&str>, loaded: u32) -> Ages {
+    let mut ages = Ages::default();
+    let schema = batch.records.columns.schema();
+    let field = newest_by.and_then(|name| schema.field_with_name(name).ok());
+    let field_type = field.and_then(FieldType::of);
+    let is_time = field_type == Some(FieldType::Timestamp);
+    let Some(versions) = batch.records.versions.as_ref().filter(|_| is_time && loaded > 0) else {
+        return ages;
+    };
+    let loaded = usize::try_from(loaded).unwrap_or(usize::MAX);
+    let mut newest = versions.clone();
+    if loaded < newest.len() {
+        newest.select_nth_unstable_by(loaded - 1, |a, b| b.cmp(a));
+        newest.truncate(loaded);
+    }
+    let now_us = Clock::system().now_ns() / 1_000;
+    // A record without a time is older than all others.
+    for version_us in newest.into_iter().filter(|version_us| *version_us > i64::MIN) {
+        ages.add(now_us.saturating_sub(version_us) / 1_000);
+    }
+    ages
 }
 
 /// Returns the age of the last record, unless the clocks of two machines disagree about it.

@@ -23,7 +23,7 @@ pub(crate) struct Service {
     pub(crate) bus: Bus,
     pub(crate) ledger: LedgerWriter,
     pub(crate) config: Config,
-    pipelines: Pipelines,
+    pub(crate) pipelines: Pipelines,
     targets: Targets,
 }
 

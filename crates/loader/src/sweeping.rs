@@ -82,7 +82,7 @@ async fn take(
             Err(Failure::Later { .. } | Failure::Shutdown) => return,
         };
         let run = work.run.to_string();
-        let entry = LedgerEntry { run, attempt: work.attempt, event: Some(event) };
+        let entry = LedgerEntry { run, attempt: work.attempt, event: Some(event), push: None };
         match service.ledger.record(pipeline, vec![entry]).await {
             Ok(()) => acknowledge(delivery).await,
             Err(error) => tracing::warn!(error = stage::chain(&error), "a sweep is given back"),

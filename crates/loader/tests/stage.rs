@@ -129,6 +129,7 @@ impl Stage {
             cursor_before: String::new(),
             cursor_after: sequence.to_string(),
             extracted,
+            push: None,
         };
         Batch { header, records: testkit::records::records("f:", 1_000, &rows) }
     }
@@ -148,6 +149,7 @@ impl Stage {
             pipeline: "shop".to_owned(),
             revision: 1,
             attempt: 1,
+            options: None,
             work: Some(task::Work::SweepTarget(sweep)),
         };
         let subject = self.bus.names().task(TaskKind::Sweep, &self.pipeline);

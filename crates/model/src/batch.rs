@@ -23,6 +23,31 @@ pub struct BatchHeader {
     pub cursor_after: String,
     /// Number of records that the extractor read for this batch.
     pub extracted: u32,
+    /// The time that the run accounts for; `None`: the records were not pushed.
+    pub push: Option<PushWindow>,
+}
+
+/// The span of time whose pushed records one run accounts for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct PushWindow {
+    /// Its beginning: milliseconds since 1970-01-01 UTC.
+    pub start_ms: i64,
+    /// Its end, which is not part of it.
+    pub end_ms: i64,
+}
+
+impl PushWindow {
+    /// Returns the window of length `length_ms` that a time lies in. All windows of one length are
+    /// the same everywhere.
+    ///
+    /// # Panics
+    ///
+    /// When `length_ms` is not positive.
+    #[must_use]
+    pub fn around(time_ms: i64, length_ms: i64) -> Self {
+        let start_ms = time_ms - time_ms.rem_euclid(length_ms);
+        Self { start_ms, end_ms: start_ms.saturating_add(length_ms) }
+    }
 }
 
 /// Records of one stream with the header that tells where they come from.

@@ -1,6 +1,9 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use twox_hash::XxHash3_128;
+
+use crate::PushWindow;
 
 /// A text is not a valid id.
 #[derive(Debug, thiserror::Error)]
@@ -21,6 +24,19 @@ impl RunId {
     #[must_use]
     pub fn generate() -> Self {
         Self(uuid::Uuid::now_v7())
+    }
+
+    /// Names the run that accounts for what was pushed to a revision in a window of time. Everybody
+    /// who takes pushes in gives it the same name, without asking.
+    #[must_use]
+    pub fn of_window(pipeline: &PipelineName, revision: u32, window: PushWindow) -> Self {
+        let text = format!("{pipeline}/{revision}/{}-{}", window.start_ms, window.end_ms);
+        let hash = XxHash3_128::oneshot(text.as_bytes());
+        let [_, _, time @ ..] = window.start_ms.to_be_bytes();
+        let mut bytes = hash.to_be_bytes();
+        // Like other ids of runs it begins with its time.
+        bytes[..6].copy_from_slice(&time);
+        Self(uuid::Builder::from_custom_bytes(bytes).into_uuid())
     }
 }
 

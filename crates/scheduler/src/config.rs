@@ -4,7 +4,7 @@ use std::{
     time::Duration,
 };
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use spec::{ResolveError, SecretText};
 
@@ -81,9 +81,12 @@ impl Database {
     ///
     /// When a secret is missing.
     pub(crate) fn resolve(&self) -> Result<SecretString, ResolveError> {
-        let written =
-            if self.0.contains("://") { self.0.clone() } else { format!("sqlite://{}", self.0) };
-        SecretText::new(written).resolve(|name| std::env::var(name).ok())
+        let address = SecretText::new(self.0.clone()).resolve(|name| std::env::var(name).ok())?;
+        // Only now: a reference may stand for the whole address.
+        if address.expose_secret().contains("://") {
+            return Ok(address);
+        }
+        Ok(format!("sqlite://{}", address.expose_secret()).into())
     }
 }
 
@@ -129,8 +132,6 @@ impl Config {
 
 #[cfg(test)]
 mod tests {
-    use secrecy::ExposeSecret;
-
     use super::*;
 
     #[test]
@@ -152,5 +153,17 @@ mod tests {
         let config: Config = serde_json::from_str(r#"{"database": "a/b.db"}"#).unwrap();
         assert_eq!(config.database.resolve().unwrap().expose_secret(), "sqlite://a/b.db");
         assert!(serde_json::from_str::<Config>(r#"{"databse": "x"}"#).is_err());
+    }
+    #[test]
+    fn a_reference_may_stand_for_the_whole_address() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("address");
+        for (secret, address) in
+            [("postgres://u@h/d", "postgres://u@h/d"), ("a.db", "sqlite://a.db")]
+        {
+            std::fs::write(&file, secret).unwrap();
+            let database = Database::new(format!("${{file:{}}}", file.display()));
+            assert_eq!(database.resolve().unwrap().expose_secret(), address);
+        }
     }
 }

@@ -38,6 +38,12 @@ struct Inner {
     behind: Mutex<BTreeSet<RunId>>,
     fell_behind: Notify,
     changes: broadcast::Sender<RunId>,
+    /// Something may be due, or have a place.
+    look: Notify,
+    /// Runs that somebody of this process is about to begin.
+    in_hand: Mutex<BTreeSet<RunId>>,
+    /// Attempts of runs whose pause the extractors were told of.
+    paused: Mutex<BTreeSet<(RunId, u32)>>,
     parsed: Mutex<HashMap<(PipelineName, u32), Parsed>>,
     /// Current revisions that were seen in the broker.
     put: Mutex<HashMap<PipelineName, Revision>>,
@@ -64,6 +70,9 @@ impl Scheduler {
                 behind: Mutex::default(),
                 fell_behind: Notify::new(),
                 changes: broadcast::channel(CHANGES).0,
+                look: Notify::new(),
+                in_hand: Mutex::default(),
+                paused: Mutex::default(),
                 parsed: Mutex::default(),
                 put: Mutex::default(),
             }),
@@ -138,6 +147,39 @@ impl Scheduler {
 
     pub(crate) fn changes(&self) -> broadcast::Receiver<RunId> {
         self.inner.changes.subscribe()
+    }
+
+    /// Has somebody look for what is due or has a place now.
+    pub(crate) fn look_soon(&self) {
+        self.inner.look.notify_one();
+    }
+
+    /// Waits until somebody calls [`Scheduler::look_soon`].
+    pub(crate) async fn asked_to_look(&self) {
+        self.inner.look.notified().await;
+    }
+
+    /// Tells whether nobody else of this process begins a run, and takes it in hand.
+    pub(crate) fn take_in_hand(&self, run: RunId) -> bool {
+        lock(&self.inner.in_hand).insert(run)
+    }
+
+    pub(crate) fn let_go(&self, run: RunId) {
+        lock(&self.inner.in_hand).remove(&run);
+    }
+
+    pub(crate) fn is_known_to_be_paused(&self, run: RunId, attempt: u32) -> bool {
+        lock(&self.inner.paused).contains(&(run, attempt))
+    }
+
+    pub(crate) fn know_to_be_paused(&self, run: RunId, attempt: u32) {
+        let mut paused = lock(&self.inner.paused);
+        paused.retain(|(known, _)| *known != run);
+        paused.insert((run, attempt));
+    }
+
+    pub(crate) fn forget_pause(&self, run: RunId) {
+        lock(&self.inner.paused).retain(|(known, _)| *known != run);
     }
 
     /// Returns the pipeline of a stored revision. Each is parsed once.

@@ -45,12 +45,29 @@ pub(crate) enum Error {
     /// A request lacks something or holds something that cannot be.
     #[error("{0}")]
     Request(String),
+    /// The source cannot read a range of itself.
+    #[error(
+        "pipeline `{0}` cannot be run for a range: only a source with a cursor has one to name a \
+         range of"
+    )]
+    NoRange(PipelineName),
     /// A text is no name or id.
     #[error(transparent)]
     Id(#[from] InvalidId),
     /// There is no quarantined record of that id.
     #[error("there is no quarantined record {0}")]
     NoRecord(i64),
+    /// There is no quota of that name.
+    #[error("there is no quota `{0}`")]
+    NoQuota(PipelineName),
+    /// A quota cannot be removed while it is used.
+    #[error("pipeline `{pipeline}` uses the quota `{quota}`")]
+    QuotaInUse {
+        /// The quota.
+        quota: PipelineName,
+        /// A pipeline that uses it.
+        pipeline: PipelineName,
+    },
     /// Nothing that was selected could be replayed.
     #[error(
         "no quarantined record of the selection can be replayed: there is none, it is being \
@@ -74,8 +91,11 @@ impl Error {
             | Self::Outdated { .. }
             | Self::Unfit { .. }
             | Self::Request(_)
+            | Self::NoRange(_)
             | Self::Id(_)
             | Self::NoRecord(_)
+            | Self::NoQuota(_)
+            | Self::QuotaInUse { .. }
             | Self::NothingToReplay => Remedy::Stop,
         }
     }
@@ -99,9 +119,17 @@ impl Error {
             Self::Invalid(_) | Self::Outdated { .. } | Self::Unfit { .. } => {
                 "correct the pipeline and apply it again".to_owned()
             }
-            Self::Request(_) | Self::Id(_) | Self::NoRecord(_) | Self::NothingToReplay => {
-                String::new()
+            Self::NoRange(_) => {
+                "declare the column or field that grows with every change as cursor".to_owned()
             }
+            Self::QuotaInUse { .. } => {
+                "remove it from the pipeline, or delete the pipeline, first".to_owned()
+            }
+            Self::Request(_)
+            | Self::Id(_)
+            | Self::NoRecord(_)
+            | Self::NoQuota(_)
+            | Self::NothingToReplay => String::new(),
         }
     }
 
@@ -121,8 +149,11 @@ impl Error {
             | Self::Outdated { .. }
             | Self::Unfit { .. }
             | Self::Request(_)
+            | Self::NoRange(_)
             | Self::Id(_)
             | Self::NoRecord(_)
+            | Self::NoQuota(_)
+            | Self::QuotaInUse { .. }
             | Self::NothingToReplay => self.to_string(),
         }
     }
@@ -131,9 +162,9 @@ impl Error {
         match self {
             Self::Store(error) => match error {
                 store::Error::NoPipeline(_) | store::Error::NoRun(_) => Code::NotFound,
-                store::Error::StillRunning { .. } | store::Error::NotDue(_) => {
-                    Code::FailedPrecondition
-                }
+                store::Error::StillRunning { .. }
+                | store::Error::NotDue(_)
+                | store::Error::NoPlace(_) => Code::FailedPrecondition,
                 store::Error::Changed(_) => Code::Aborted,
                 store::Error::Unavailable(_) => Code::Unavailable,
                 store::Error::Address
@@ -153,10 +184,12 @@ impl Error {
                 | _ => Code::Unavailable,
             },
             Self::Invalid(_) | Self::Request(_) | Self::Id(_) => Code::InvalidArgument,
-            Self::Outdated { .. } | Self::Unfit { .. } | Self::NothingToReplay => {
-                Code::FailedPrecondition
-            }
-            Self::NoRecord(_) => Code::NotFound,
+            Self::Outdated { .. }
+            | Self::Unfit { .. }
+            | Self::NoRange(_)
+            | Self::QuotaInUse { .. }
+            | Self::NothingToReplay => Code::FailedPrecondition,
+            Self::NoRecord(_) | Self::NoQuota(_) => Code::NotFound,
         }
     }
 }

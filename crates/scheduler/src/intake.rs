@@ -1,7 +1,10 @@
 //! Takes what the stages report into the database: a group of messages per transaction,
 //! acknowledged after the commit.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use bus::{Consumer, ConsumerOptions, Delivery, Queue};
 use futures::future::join_all;
@@ -15,6 +18,7 @@ use wire::{
 use crate::{
     core::Scheduler,
     error::chain,
+    pushes,
     refused::{refused_records, unreadable_message},
     settling::ended,
 };
@@ -33,9 +37,36 @@ const REST: Duration = Duration::from_secs(10);
 /// Records ledger entries until shutdown.
 pub(crate) async fn ledger(scheduler: Scheduler) -> anyhow::Result<()> {
     let mut consumer = scheduler.bus().consumer(ConsumerOptions::new(Queue::Ledger));
+    let mut known = pushes::Known::default();
     while let Some(group) = next_group(&scheduler, &mut consumer).await {
         let begun = Instant::now();
-        let entries: Vec<LedgerEntry> = group.iter().flat_map(entries_of).collect();
+        let mut entries: Vec<LedgerEntry> = Vec::new();
+        let mut pushed = BTreeMap::new();
+        for delivery in &group {
+            let told = entries_of(delivery);
+            if let Some(pipeline) = delivery.pipeline() {
+                let unknown = told
+                    .iter()
+                    .filter_map(|entry| known.unknown(&pipeline, &entry.run, entry.push.as_ref()?));
+                pushed.extend(unknown.map(|(pipeline, run, push)| (run, (pipeline, push))));
+            }
+            entries.extend(told);
+        }
+        let opened = retried(&scheduler, "runs of pushes", || async {
+            for (run, (pipeline, push)) in &pushed {
+                pushes::open(&scheduler, pipeline, *run, push).await?;
+            }
+            Ok(())
+        })
+        .await;
+        match opened {
+            Outcome::Done(()) => known.insert(pushed.into_keys()),
+            Outcome::Refused => {
+                give_back(group).await;
+                continue;
+            }
+            Outcome::Shutdown => return Ok(()),
+        }
         let number = entries.len() as u64;
         let recorded = retried(&scheduler, "ledger entries", || {
             scheduler.store().record(entries.clone(), scheduler.now())

@@ -3,19 +3,22 @@
 mod accept;
 mod catalog;
 mod config;
-mod contents;
 mod core;
+mod due;
 mod error;
 mod grpc;
 mod infer;
 mod intake;
 mod metrics;
 mod pipelines;
+mod polls;
+mod pushes;
 mod questions;
 mod reconcile;
 mod refused;
 mod replay;
 mod settling;
+mod shared;
 mod start;
 mod tasks;
 
@@ -75,6 +78,7 @@ pub async fn run_on(
     tasks.spawn("quarantine", intake::quarantine(scheduler.clone()));
     tasks.spawn("settling", settling::run(scheduler.clone()));
     tasks.spawn("reconciling", reconcile::run(scheduler.clone()));
+    tasks.spawn("due", due::run(scheduler.clone()));
     tasks.spawn("api", grpc::serve(scheduler.clone(), listener));
     ready.set(true);
     let outcome = tasks.wait(deadline).await;

@@ -12,6 +12,7 @@ use store::{NewRevision, RunState, StoredPipeline};
 use crate::{
     catalog,
     core::Scheduler,
+    due::chain_problems,
     error::{Error, chain},
     infer,
     questions::{ask_extractor, ask_loader},
@@ -33,8 +34,8 @@ pub(crate) enum Change {
 }
 
 /// A pipeline of a request beside what is stored of it.
-struct Compared {
-    pipeline: Pipeline,
+pub(crate) struct Compared {
+    pub(crate) pipeline: Pipeline,
     yaml: String,
     stored: Option<StoredPipeline>,
     change: Change,
@@ -96,7 +97,7 @@ pub(crate) async fn apply(
 }
 
 /// Parses texts and compares each with what is stored.
-async fn compare(
+pub(crate) async fn compare(
     scheduler: &Scheduler,
     texts: Vec<Text>,
 ) -> Result<Result<Vec<Compared>, Vec<Problem>>, Error> {
@@ -128,6 +129,11 @@ async fn compare(
         };
         compared.push(Compared { pipeline, yaml, stored, change });
     }
+    let stored = scheduler.store().pipelines().await?;
+    let others: Vec<_> =
+        stored.iter().filter_map(|stored| scheduler.parsed(&stored.revision).ok()).collect();
+    let applied: Vec<&Pipeline> = compared.iter().map(|compared| &compared.pipeline).collect();
+    problems.extend(chain_problems(&applied, others.iter().map(AsRef::as_ref)));
     Ok(if problems.is_empty() { Ok(compared) } else { Err(problems) })
 }
 
@@ -146,11 +152,12 @@ fn new_revision(compared: &Compared) -> NewRevision {
     let same_source = before.as_ref().is_some_and(|before| before.source == pipeline.source);
     // A target that has just come, or lies elsewhere now, has to get everything.
     let known_targets = before.as_ref().is_some_and(|before| {
-        let place = |target: &spec::Target| (target.system.clone(), target.table.clone());
-        pipeline
-            .targets
-            .iter()
-            .all(|target| before.targets.iter().any(|known| place(known) == place(target)))
+        pipeline.targets.iter().all(|target| {
+            let same = |known: &spec::Target| {
+                known.system.place() == target.system.place() && known.table == target.table
+            };
+            before.targets.iter().any(same)
+        })
     });
     let stored_schema = stored.as_ref().and_then(|stored| stored.revision.schema.clone());
     let same_declaration = before.as_ref().is_some_and(|before| before.schema == pipeline.schema);

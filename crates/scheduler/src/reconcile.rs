@@ -1,16 +1,16 @@
-//! Looks at everything from time to time: what nobody told of is found here.
+//! Looks at everything that goes on from time to time: what nobody told of is found here.
 
 use std::time::Duration;
 
-use store::{Run, RunState, SweepState, Trigger};
+use store::{Run, SweepState, Trigger};
 
 use crate::{
     catalog,
     core::Scheduler,
     error::{Error, chain},
-    replay,
+    pushes, replay,
     settling::issue_sweep,
-    start::{self, Start},
+    shared,
     tasks::publish_plan,
 };
 
@@ -34,13 +34,14 @@ pub(crate) async fn run(scheduler: Scheduler) -> anyhow::Result<()> {
 async fn round(scheduler: &Scheduler) {
     restore(scheduler).await;
     logged("runs cannot be looked at", look_at_runs(scheduler).await);
-    logged("due runs cannot be started", start_due(scheduler).await);
+    logged("details of runs cannot be removed", pushes::forget(scheduler).await);
     logged("runs cannot be counted", count(scheduler).await);
 }
 
 /// Puts back what the broker has lost.
 pub(crate) async fn restore(scheduler: &Scheduler) {
     logged("the broker cannot be restored", catalog::restore(scheduler).await);
+    logged("quotas cannot be restored", shared::restore(scheduler).await);
 }
 
 fn logged(what: &'static str, outcome: Result<(), Error>) {
@@ -67,6 +68,10 @@ async fn look_at_runs(scheduler: &Scheduler) -> Result<(), Error> {
             continue;
         }
         if scheduler.bus().pending(&run.pipeline).await?.is_empty() {
+            if run.trigger == Trigger::Push {
+                pushes::end_lost(scheduler, &run, idle).await?;
+                continue;
+            }
             hand_out_again(scheduler, &run).await?;
         }
     }
@@ -84,7 +89,7 @@ async fn hand_out_again(scheduler: &Scheduler, run: &Run) -> Result<(), Error> {
     }
     let now = scheduler.now();
     let Some(again) = scheduler.store().hand_out_again(run, now).await? else { return Ok(()) };
-    let run = again.run;
+    let run = again.run.clone();
     tracing::warn!(
         run.id = %run.id,
         pipeline.name = %run.pipeline,
@@ -96,75 +101,15 @@ async fn hand_out_again(scheduler: &Scheduler, run: &Run) -> Result<(), Error> {
     catalog::put_revision_of(scheduler, &run).await?;
     match run.trigger {
         Trigger::Replay => replay::publish_in_background(scheduler, &run),
-        Trigger::Manual | Trigger::Interval => publish_plan(scheduler, &run, again.cursors),
+        // It is not handed out again.
+        Trigger::Push => {}
+        Trigger::Manual
+        | Trigger::Interval
+        | Trigger::Cron
+        | Trigger::After
+        | Trigger::Continuous
+        | Trigger::Backfill => publish_plan(scheduler, again),
     }
     scheduler.tell(run.id);
-    Ok(())
-}
-
-/// Starts the runs whose time has come.
-async fn start_due(scheduler: &Scheduler) -> Result<(), Error> {
-    for stored in scheduler.store().pipelines().await? {
-        let revision = &stored.revision;
-        let Ok(pipeline) = scheduler.parsed(revision) else { continue };
-        let Some(every) = pipeline.triggers.every else { continue };
-        let last = scheduler.store().last_reading_run(&revision.name).await?;
-        // All schedulers that see the same last run give the same key, of which one is stored.
-        let due_key = match last {
-            None => "first".to_owned(),
-            Some((last, started_at)) => {
-                let since = (scheduler.now() - started_at).to_std().unwrap_or(Duration::ZERO);
-                if since < every {
-                    continue;
-                }
-                format!("after {last}")
-            }
-        };
-        start_one(scheduler, &revision.name, due_key).await;
-    }
-    Ok(())
-}
-
-async fn start_one(scheduler: &Scheduler, pipeline: &model::PipelineName, due_key: String) {
-    let asked = Start { trigger: Trigger::Interval, due_key: Some(due_key), ..Start::default() };
-    match start::start(scheduler, pipeline, asked).await {
-        Ok(_) => {}
-        Err(Error::Store(store::Error::StillRunning { .. } | store::Error::NotDue(_))) => {}
-        Err(error) if matches!(error.remedy(), model::Remedy::Retry { .. }) => {
-            tracing::warn!(
-                pipeline.name = %pipeline, error = chain(&error), "a due run cannot be started yet"
-            );
-        }
-        Err(error) => {
-            logged("a due run cannot be refused", refuse_due(scheduler, pipeline, &error).await);
-        }
-    }
-}
-
-/// Keeps a due run that cannot even start as failed, so that people see why; the next one is due
-/// after it.
-async fn refuse_due(
-    scheduler: &Scheduler,
-    pipeline: &model::PipelineName,
-    error: &Error,
-) -> Result<(), Error> {
-    let Some(stored) = scheduler.store().pipeline(pipeline).await? else { return Ok(()) };
-    let last = scheduler.store().last_reading_run(pipeline).await?;
-    let due_key = last.map_or_else(|| "first".to_owned(), |(last, _)| format!("after {last}"));
-    let parsed = scheduler.parsed(&stored.revision)?;
-    let new = start::new_run(
-        &stored.revision,
-        &parsed,
-        Start { trigger: Trigger::Interval, due_key: Some(due_key), ..Start::default() },
-    );
-    let now = scheduler.now();
-    let run = match scheduler.store().create_run(&new, now).await {
-        Ok(run) => run,
-        Err(store::Error::StillRunning { .. } | store::Error::NotDue(_)) => return Ok(()),
-        Err(error) => return Err(error.into()),
-    };
-    let (reason, hint) = (error.told(), error.hint());
-    let run = scheduler.store().end_run(run.id, RunState::Failed, &reason, &hint, now).await?;
-    crate::settling::ended(scheduler, &run).await;
     Ok(())
 }

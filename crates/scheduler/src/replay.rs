@@ -43,7 +43,7 @@ pub(crate) async fn replay(
         let revision = infer::with_schema(scheduler, stored.revision).await?;
         let pipeline = scheduler.parsed(&revision)?;
         let asked = Start { trigger: Trigger::Replay, ..Start::default() };
-        let new = new_run(&revision, &pipeline, asked);
+        let new = new_run(&revision, &pipeline, asked, None);
         let created = scheduler.store().create_replay(&new, selection, scheduler.now()).await?;
         let Some((run, records)) = created else { continue };
         tracing::info!(
@@ -160,6 +160,7 @@ impl Group {
             cursor_before: String::new(),
             cursor_after: String::new(),
             extracted: count,
+            push: None,
         }
     }
 }

@@ -7,12 +7,13 @@ use bus::Bucket;
 use bytes::Bytes;
 use model::RunId;
 use spec::Mode;
-use store::{Run, RunState, SweepState};
+use store::{Run, RunState, SweepState, Trigger};
 use wire::task::SweepTarget;
 
 use crate::{
     core::Scheduler,
     error::{Error, chain},
+    pushes,
     tasks::publish_sweep,
 };
 
@@ -52,7 +53,16 @@ pub(crate) async fn run(scheduler: Scheduler) -> anyhow::Result<()> {
 /// Brings the books of a run up to date and does what follows from them.
 pub(crate) async fn settle(scheduler: &Scheduler, id: RunId) -> Result<(), Error> {
     let mut run = scheduler.store().settle_run(id, scheduler.now()).await?;
-    if run.state == RunState::Running && run.books.balanced {
+    if run.trigger == Trigger::Push {
+        if run.state == RunState::Paused && run.books.extraction_ended {
+            // There was nothing left to pause for.
+            scheduler.store().resume_run(id, None, scheduler.now()).await?;
+            run = scheduler.store().run(id).await?;
+        }
+        if run.state == RunState::Running && run.books.balanced {
+            pushes::end_if_over(scheduler, &run).await?;
+        }
+    } else if run.state == RunState::Running && run.books.balanced {
         if sweep(scheduler, &run).await? {
             run = scheduler.store().run(id).await?;
         }
@@ -124,6 +134,8 @@ pub(crate) async fn issue_sweep(
 /// Tells of a run that has just ended, and removes what the stages need not do any more.
 pub(crate) async fn ended(scheduler: &Scheduler, run: &Run) {
     scheduler.tell(run.id);
+    scheduler.forget_pause(run.id);
+    scheduler.look_soon();
     scheduler.metrics().ended(run);
     let books = &run.books;
     let duration_ms =
@@ -144,7 +156,8 @@ pub(crate) async fn ended(scheduler: &Scheduler, run: &Run) {
         reason = run.reason,
         "a run has ended"
     );
-    if run.state == RunState::Succeeded {
+    // One that never began has no work in the broker, where another run may have some.
+    if run.state == RunState::Succeeded || books.targets.is_empty() {
         return;
     }
     // An extractor that is in the middle of a part looks for this key.
@@ -155,6 +168,10 @@ pub(crate) async fn ended(scheduler: &Scheduler, run: &Run) {
             tracing::debug!(error = chain(&error), "an ended run may be read to its end");
         }
     });
+    // What was pushed meanwhile waits among it.
+    if pushes::keeps_work(scheduler, run).await {
+        return;
+    }
     if let Err(error) = scheduler.bus().purge_pipeline(&run.pipeline).await {
         tracing::warn!(
             pipeline.name = %run.pipeline,

@@ -1,42 +1,51 @@
 use bus::{Outgoing, TaskKind};
 use bytes::Bytes;
 use model::PipelineName;
-use store::{LoadedCursor, Run};
+use store::{HandedOut, LoadedCursor, Run};
 use tracing::Instrument;
 use wire::{
     Message,
-    task::{PartCursor, PlanParts, SweepTarget, Task, task::Work},
+    task::{PartCursor, PlanParts, RunOptions, SweepTarget, Task, task::Work},
 };
 
 use crate::core::Scheduler;
 
 /// Hands a run out to the extractors, without waiting for the broker. A task that is not published
 /// is found missing later, because nothing moves.
-pub(crate) fn publish_plan(scheduler: &Scheduler, run: &Run, cursors: Vec<LoadedCursor>) {
+pub(crate) fn publish_plan(scheduler: &Scheduler, handed_out: HandedOut) {
+    let HandedOut { run, cursors, full, resumed } = handed_out;
     let work = Work::PlanParts(PlanParts {
         cursors: cursors
             .into_iter()
             .map(|LoadedCursor { part, cursor }| PartCursor { part, cursor })
             .collect(),
         extraction_base: run.attempt_base,
-        full: run.full,
+        full,
         accepted_fields: run.accepted_fields.clone(),
     });
-    publish(scheduler, run, TaskKind::Plan, "plan".to_owned(), work);
+    publish(scheduler, &run, TaskKind::Plan, "plan".to_owned(), work, options(&run, resumed));
 }
 
 /// Hands the sweep of a target out to the loaders, for the `issue`-th time.
 pub(crate) fn publish_sweep(scheduler: &Scheduler, run: &Run, sweep: SweepTarget, issue: u32) {
     let name = format!("sweep {} {issue}", sweep.target);
-    publish(scheduler, run, TaskKind::Sweep, name, Work::SweepTarget(sweep));
+    publish(scheduler, run, TaskKind::Sweep, name, Work::SweepTarget(sweep), None);
 }
 
-fn publish(scheduler: &Scheduler, run: &Run, kind: TaskKind, name: String, work: Work) {
+fn publish(
+    scheduler: &Scheduler,
+    run: &Run,
+    kind: TaskKind,
+    name: String,
+    work: Work,
+    options: Option<RunOptions>,
+) {
     let task = Task {
         run: run.id.to_string(),
         pipeline: run.pipeline.to_string(),
         revision: run.revision,
         attempt: run.attempt,
+        options,
         work: Some(work),
     };
     let (id, pipeline): (_, PipelineName) = (run.id, run.pipeline.clone());
@@ -55,4 +64,18 @@ fn publish(scheduler: &Scheduler, run: &Run, kind: TaskKind, name: String, work:
         }
     };
     scheduler.in_background(publishing.instrument(span));
+}
+
+/// What the run was started with, for the source.
+fn options(run: &Run, resumed: bool) -> Option<RunOptions> {
+    if run.range.is_none() && run.parameters.is_empty() && !resumed {
+        return None;
+    }
+    let range = run.range.clone().unwrap_or_default();
+    Some(RunOptions {
+        parameters: run.parameters.clone().into_iter().collect(),
+        from: range.from.unwrap_or_default(),
+        to: range.to.unwrap_or_default(),
+        resumed,
+    })
 }

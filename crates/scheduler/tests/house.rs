@@ -14,7 +14,8 @@ use wire::{
     control::{
         ApplyPipelinesRequest, ApplyPipelinesResponse, GetRunRequest, PipelineSource, Run,
         RunState, StartRunRequest, pipeline_service_client::PipelineServiceClient,
-        quarantine_service_client::QuarantineServiceClient, run_service_client::RunServiceClient,
+        quarantine_service_client::QuarantineServiceClient,
+        quota_service_client::QuotaServiceClient, run_service_client::RunServiceClient,
     },
     ledger::{
         BatchExtracted, BatchLoaded, BatchTransformed, LedgerEntry, PartExtracted, PartsPlanned,
@@ -64,6 +65,10 @@ impl Replica {
 
     pub(crate) fn runs(&self) -> RunServiceClient<Channel> {
         RunServiceClient::new(self.channel.clone())
+    }
+
+    pub(crate) fn quotas(&self) -> QuotaServiceClient<Channel> {
+        QuotaServiceClient::new(self.channel.clone())
     }
 
     pub(crate) fn quarantine(&self) -> QuarantineServiceClient<Channel> {
@@ -252,6 +257,7 @@ impl Stages {
             run: self.run.clone(),
             attempt: self.attempt,
             event: Some(event),
+            push: None,
         });
         self.ledger.record(&self.pipeline, entries.collect()).await.unwrap();
     }
@@ -274,7 +280,12 @@ pub(crate) fn planned(parts: &[&str]) -> Event {
 }
 
 pub(crate) fn part_ended(batches: u32) -> Event {
-    Event::PartExtracted(PartExtracted { part: 0, batches, cursor: "end".to_owned() })
+    Event::PartExtracted(PartExtracted {
+        part: 0,
+        batches,
+        cursor: "end".to_owned(),
+        ..PartExtracted::default()
+    })
 }
 
 pub(crate) fn extracted(sequence: u32) -> Event {
@@ -292,12 +303,19 @@ pub(crate) fn extracted(sequence: u32) -> Event {
 
 pub(crate) fn transformed(batch: &str, quarantined: u32) -> Event {
     let batch = batch.to_owned();
-    Event::BatchTransformed(BatchTransformed { batch, filtered: 0, quarantined })
+    Event::BatchTransformed(BatchTransformed { batch, filtered: 0, quarantined, extracted: 0 })
 }
 
 pub(crate) fn loaded(batch: &str, loaded: u32, quarantined: u32) -> Event {
     let (batch, target) = (batch.to_owned(), "store".to_owned());
-    Event::BatchLoaded(BatchLoaded { batch, target, loaded, unchanged: 0, quarantined })
+    Event::BatchLoaded(BatchLoaded {
+        batch,
+        target,
+        loaded,
+        unchanged: 0,
+        quarantined,
+        ages: std::collections::HashMap::new(),
+    })
 }
 
 /// All that becomes of a batch of ten.

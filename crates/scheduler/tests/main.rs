@@ -5,6 +5,8 @@ mod house;
 mod losses;
 mod pipelines;
 mod quarantine;
+mod quotas;
 mod replicas;
 mod runs;
+mod schedules;
 mod sweeps;

@@ -58,6 +58,7 @@ fn refused(stages: &Stages, house: &House, stage: &str, target: &str) -> Quarant
             cursor_before: String::new(),
             cursor_after: "c1".to_owned(),
             extracted: 10,
+            push: None,
         }),
         records: Some(records(1_000)),
         reasons: vec![reason(2), reason(3)],
@@ -101,7 +102,7 @@ async fn listed(replica: &Replica, number: usize) -> Vec<QuarantinedRecord> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refused_record_is_shown_and_dropped() {
     let (mut house, replica) = House::with(SHOP).await;
-    let run = refuse(&mut house, &replica, "transformer", "").await;
+    let run = Box::pin(refuse(&mut house, &replica, "transformer", "")).await;
     let records = listed(&replica, 2).await;
     assert_eq!(records[0].run, run);
     assert_eq!((records[0].code.as_str(), records[0].field.as_str()), ("type", "total"));
@@ -123,7 +124,7 @@ async fn a_refused_record_is_shown_and_dropped() {
 #[tokio::test(flavor = "multi_thread")]
 async fn records_of_the_transformer_are_replayed_through_all_steps() {
     let (mut house, replica) = House::with(SHOP).await;
-    refuse(&mut house, &replica, "transformer", "").await;
+    Box::pin(refuse(&mut house, &replica, "transformer", "")).await;
     listed(&replica, 2).await;
     apply(&replica, &SHOP.replace("decimal(12,2)", "decimal(14,2)")).await;
     let request = ReplayQuarantineRequest::default();
@@ -173,7 +174,7 @@ async fn records_of_the_transformer_are_replayed_through_all_steps() {
 #[tokio::test(flavor = "multi_thread")]
 async fn records_of_a_loader_go_to_their_target_again() {
     let (mut house, replica) = House::with(SHOP).await;
-    refuse(&mut house, &replica, "loader", "store").await;
+    Box::pin(refuse(&mut house, &replica, "loader", "store")).await;
     listed(&replica, 2).await;
     let request = ReplayQuarantineRequest::default();
     let replayed = replica.quarantine().replay_quarantine(request).await.unwrap().into_inner();

@@ -311,6 +311,14 @@ impl Walk<'_> {
         if self.fields.is_empty() {
             self.problem("steps", "no field is left after all steps", "keep some");
         }
+        for target in &self.pipeline.targets {
+            for (key, name) in target.system.places() {
+                let first = name.split('.').next().unwrap_or_default();
+                if self.position(&name).is_none() {
+                    self.find(&format!("targets.{}.{key}", target.name), first);
+                }
+            }
+        }
         self.names();
     }
 

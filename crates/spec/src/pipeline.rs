@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use model::{Contract, FieldType, PipelineName, Schema};
 
-use crate::{Places, SecretText};
+use crate::{HttpSource, HttpTarget, Places, SecretText, Triggers, WebhookTarget};
 
 /// One declared flow, checked.
 #[derive(Debug, Clone, PartialEq)]
@@ -13,6 +13,8 @@ pub struct Pipeline {
     pub description: String,
     /// Where records come from.
     pub source: Source,
+    /// The connection that the source shares with those of other pipelines.
+    pub connection: Option<PipelineName>,
     /// What starts a run besides a user.
     pub triggers: Triggers,
     /// The records of the source; `None`: inferred before the first run.
@@ -31,13 +33,6 @@ pub struct Pipeline {
     pub places: Places,
 }
 
-/// What starts a run besides a user.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Triggers {
-    /// A run starts so long after the last one started; at least one second.
-    pub every: Option<Duration>,
-}
-
 /// Where records come from.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Source {
@@ -45,10 +40,14 @@ pub enum Source {
     Csv(CsvSource),
     /// JSON or NDJSON files.
     Json(JsonSource),
+    /// An HTTP API.
+    Http(Box<HttpSource>),
     /// A PostgreSQL table.
     Postgres(PostgresSource),
     /// A table of an SQLite file.
     Sqlite(SqliteSource),
+    /// Nothing but what is pushed.
+    Push,
 }
 
 impl Source {
@@ -58,8 +57,25 @@ impl Source {
         match self {
             Self::Csv(_) => "csv",
             Self::Json(_) => "json",
+            Self::Http(_) => "http",
             Self::Postgres(_) => "postgres",
             Self::Sqlite(_) => "sqlite",
+            Self::Push => "push",
+        }
+    }
+}
+
+impl Source {
+    /// Tells whether a run may read a range of it: of a cursor that the user knows.
+    #[must_use]
+    pub fn has_ranges(&self) -> bool {
+        match self {
+            Self::Csv(_) | Self::Json(_) | Self::Push => false,
+            Self::Postgres(postgres) => {
+                postgres.capture.is_none() && postgres.read.cursor.is_some()
+            }
+            Self::Sqlite(sqlite) => sqlite.read.cursor.is_some(),
+            Self::Http(http) => http.incremental.is_some(),
         }
     }
 }
@@ -117,6 +133,20 @@ pub struct PostgresSource {
     pub url: SecretText,
     /// What to read.
     pub read: TableRead,
+    /// Changes come from the server's log instead of queries. There is a table, and neither
+    /// cursor nor lag.
+    pub capture: Option<Capture>,
+}
+
+/// Change capture by logical replication.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Capture {
+    /// Replication slot; `None`: `tributary_<pipeline>`. Lower case letters, digits and `_`.
+    pub slot: Option<String>,
+    /// Publication; `None`: the same name as the slot.
+    pub publication: Option<String>,
+    /// How long a run follows the log; zero: until it has what was there when it began.
+    pub window: Duration,
 }
 
 /// A table of an SQLite file.
@@ -128,18 +158,27 @@ pub struct SqliteSource {
     pub read: TableRead,
 }
 
-/// What to read of a table, and how to know what is new.
+/// What to read of a database, and how to know what is new.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TableRead {
-    /// Table, with its schema if it is not in the default one: `shop.orders`.
-    pub table: String,
-    /// Columns that identify a row. Empty: the primary key.
+    /// Where the rows come from.
+    pub rows: Rows,
+    /// Columns that identify a row. Empty: the primary key; never empty for a query.
     pub key: Vec<String>,
     /// Column that grows with every change. `None`: every run reads the whole table.
     pub cursor: Option<String>,
     /// Rows younger than this are left to the next run's second look: every run starts so much
     /// before the greatest cursor value that it has seen, for rows that were committed late.
     pub lag: Duration,
+}
+
+/// Where rows come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Rows {
+    /// A table or view, with its schema if it is not in the default one: `shop.orders`.
+    Table(String),
+    /// A `select` statement, without a semicolon at its end.
+    Query(String),
 }
 
 /// One transform step. Fields are named as the steps before left them.
@@ -280,7 +319,7 @@ pub struct Target {
     pub name: PipelineName,
     /// The system.
     pub system: TargetSystem,
-    /// Table, with its schema if it is not in the default one.
+    /// Table, with its schema if it is not in the default one; empty where there are no tables.
     pub table: String,
     /// How records are written.
     pub mode: Mode,
@@ -303,6 +342,10 @@ pub enum TargetSystem {
         /// Path of the file; relative to the directory the loader works in.
         path: String,
     },
+    /// An HTTP API.
+    Http(Box<HttpTarget>),
+    /// A receiver of webhooks.
+    Webhook(Box<WebhookTarget>),
 }
 
 /// How records are written.

@@ -23,7 +23,38 @@ pub(crate) struct Keys<'a> {
     entries: &'a [Entry],
 }
 
+/// What kind of value stands somewhere.
+pub(crate) enum Shape<'a> {
+    Null,
+    Scalar { text: &'a str, plain: bool },
+    List(Vec<At<'a>>),
+    Map(Vec<(&'a str, At<'a>)>),
+}
+
 impl<'a> At<'a> {
+    /// Returns the value as it stands there.
+    pub(crate) fn shape(&self) -> Shape<'a> {
+        match self.value {
+            Value::Null => Shape::Null,
+            Value::Scalar { text, plain } => Shape::Scalar { text, plain: *plain },
+            Value::List(items) => Shape::List(
+                items
+                    .iter()
+                    .enumerate()
+                    .map(|(index, item)| At {
+                        path: item_path(&self.path, index),
+                        line: item.line,
+                        value: &item.value,
+                        problems: self.problems,
+                    })
+                    .collect(),
+            ),
+            Value::Map(entries) => Shape::Map(
+                entries.iter().map(|entry| (entry.key.as_str(), self.entry(entry))).collect(),
+            ),
+        }
+    }
+
     pub(crate) fn root(node: &'a Node, problems: &'a Problems) -> Self {
         Self { path: String::new(), line: node.line, value: &node.value, problems }
     }
@@ -72,6 +103,20 @@ impl<'a> At<'a> {
             }
         }
         Some(Keys { at: self.clone(), entries })
+    }
+
+    /// Takes a map without any key.
+    pub(crate) fn no_keys(&self, remedy: &str) -> Option<()> {
+        let Value::Map(entries) = self.value else {
+            self.wrong_kind("an empty map", remedy);
+            return None;
+        };
+        if let Some(entry) = entries.first() {
+            self.entry(entry)
+                .problem(format!("`{}` is not a key that can stand here", entry.key), remedy);
+            return None;
+        }
+        Some(())
     }
 
     pub(crate) fn items(&self, remedy: &str) -> Option<Vec<At<'a>>> {
@@ -139,6 +184,10 @@ impl<'a> At<'a> {
 
     pub(crate) fn is_map(&self) -> bool {
         matches!(self.value, Value::Map(_))
+    }
+
+    pub(crate) fn is_list(&self) -> bool {
+        matches!(self.value, Value::List(_))
     }
 
     pub(crate) fn boolean(&self) -> Option<bool> {
@@ -238,7 +287,7 @@ impl<'a> Keys<'a> {
     }
 }
 
-fn parse_duration(text: &str) -> Option<Duration> {
+pub(crate) fn parse_duration(text: &str) -> Option<Duration> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);
     let number: u64 = number.parse().ok()?;

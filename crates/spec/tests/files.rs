@@ -18,12 +18,24 @@ fn files(folder: &str) -> Vec<(String, String)> {
     files
 }
 
+/// Reads a text, whose kind its folder tells.
+fn problems(folder: &str, file: &str, yaml: &str) -> Vec<spec::Problem> {
+    let parsed = if folder.starts_with("shared") {
+        spec::parse_shared(file, yaml).map(drop)
+    } else {
+        spec::parse(file, yaml).map(drop)
+    };
+    parsed.err().unwrap_or_default()
+}
+
 #[test]
 fn what_is_right_parses() {
-    for (name, yaml) in files("right") {
-        if let Err(problems) = spec::parse(&name, &yaml) {
+    for folder in ["right", "shared_right"] {
+        for (name, yaml) in files(folder) {
+            let problems = problems(folder, &name, &yaml);
             let list: Vec<String> = problems.iter().map(ToString::to_string).collect();
-            panic!("{}", list.join("\n"));
+            assert!(problems.is_empty(), "{}", list.join("\n"));
+            assert_eq!(spec::is_shared(&yaml), folder.starts_with("shared"), "{name}");
         }
     }
 }
@@ -31,11 +43,14 @@ fn what_is_right_parses() {
 /// `TRIBUTARY_UPDATE_EXPECTED=1` writes the messages instead of comparing them.
 #[test]
 fn what_is_wrong_is_explained() {
-    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/wrong");
     let update = std::env::var_os("TRIBUTARY_UPDATE_EXPECTED").is_some();
-    for (name, yaml) in files("wrong") {
-        let problems = spec::parse(&format!("{name}.yaml"), &yaml).expect_err(&name);
+    let all = ["wrong", "shared_wrong"]
+        .into_iter()
+        .flat_map(|folder| files(folder).into_iter().map(move |(name, yaml)| (folder, name, yaml)));
+    for (folder, name, yaml) in all {
+        let problems = problems(folder, &format!("{name}.yaml"), &yaml);
         assert!(!problems.is_empty(), "{name}");
+        let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests").join(folder);
         let found: String = problems.iter().map(|problem| format!("{problem}\n")).collect();
         assert!(!found.contains("hunter2"), "{name} shows a secret");
         let path = folder.join(format!("{name}.expected"));

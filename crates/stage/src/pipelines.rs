@@ -93,6 +93,12 @@ impl Pipelines {
         Ok(find(&found, name, revision, &key).expect("it was just found"))
     }
 
+    /// Returns the current revision of a pipeline, if there is such a pipeline.
+    #[must_use]
+    pub fn current(&self, name: &PipelineName) -> Option<Arc<Stored>> {
+        self.known.borrow().get(name.as_str()).cloned()
+    }
+
     /// Returns the names of all pipelines.
     #[must_use]
     pub fn names(&self) -> BTreeSet<PipelineName> {

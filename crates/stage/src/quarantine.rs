@@ -98,6 +98,7 @@ mod tests {
                 cursor_before: String::new(),
                 cursor_after: "9".to_owned(),
                 extracted: 3,
+                push: None,
             }),
             records: None,
             reasons: raws.iter().enumerate().map(reason).collect(),

@@ -93,6 +93,7 @@ async fn refused_records_go_out_in_as_many_messages_as_they_need() {
             cursor_before: String::new(),
             cursor_after: "4".to_owned(),
             extracted: 4,
+            push: None,
         }),
         records: None,
         reasons: sizes.iter().enumerate().map(reason).collect(),

@@ -18,6 +18,10 @@ pub struct HandedOut {
     pub run: Run,
     /// Where the parts of the source stand; empty for a run that reads everything.
     pub cursors: Vec<LoadedCursor>,
+    /// Everything is to be read, whatever the cursors say.
+    pub full: bool,
+    /// The run goes on where it paused, in the middle of parts.
+    pub resumed: bool,
 }
 
 impl Store {
@@ -47,17 +51,27 @@ impl Store {
         }
         match (run.trigger, run.full) {
             (Trigger::Replay, _) => void_replay(&mut tx, id).await?,
-            (Trigger::Manual | Trigger::Interval, true) => {
+            // What was pushed cannot be asked for again.
+            (Trigger::Push, _) => return Ok(None),
+            (Trigger::Backfill, _) | (_, true) => {
                 tx.execute(
                     "update batches set voided = true where run_id = $1 and not voided",
                     args![id],
                 )
                 .await?;
             }
-            (Trigger::Manual | Trigger::Interval, false) => {
+            (
+                Trigger::Manual
+                | Trigger::Interval
+                | Trigger::Cron
+                | Trigger::After
+                | Trigger::Continuous,
+                false,
+            ) => {
                 void_after_chains(&mut tx, id, run.attempt).await?;
             }
         }
+        tx.execute("delete from run_cursors where run_id = $1", args![id]).await?;
         let base = extraction_base(&mut tx, &run.pipeline, now).await?;
         tx.execute(
             "update runs set attempt = attempt + 1, attempt_base = $2, planned = false, \
@@ -67,7 +81,7 @@ impl Store {
         .await?;
         settle(&mut tx, id, now).await?;
         let run = get(&mut tx, id).await?;
-        let cursors: Vec<(String, String)> = if run.full {
+        let cursors: Vec<(String, String)> = if run.full || run.trigger == Trigger::Backfill {
             Vec::new()
         } else {
             tx.fetch(
@@ -79,12 +93,13 @@ impl Store {
         tx.commit().await?;
         let cursors =
             cursors.into_iter().map(|(part, cursor)| LoadedCursor { part, cursor }).collect();
-        Ok(Some(HandedOut { run, cursors }))
+        let full = run.full;
+        Ok(Some(HandedOut { run, cursors, full, resumed: false }))
     }
 }
 
 /// Voids what lies behind the chains of loaded batches: that is extracted again.
-async fn void_after_chains(tx: &mut Tx, id: RunId, attempt: u32) -> Result<(), Error> {
+pub(crate) async fn void_after_chains(tx: &mut Tx, id: RunId, attempt: u32) -> Result<(), Error> {
     tx.execute(
         "update batches set voided = true \
          where run_id = $1 and attempt = $2 and not voided and sequence >= coalesce(( \

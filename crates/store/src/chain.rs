@@ -68,7 +68,7 @@ pub(crate) async fn advance(tx: &mut Tx, run: &Run, now: DateTime<Utc>) -> Resul
         }
         while let Some(part) = parts.front_mut().filter(|part| part.part < first + PARTS) {
             if forked.contains(&part.part) && !settle_fork(tx, run, part).await? {
-                return cursors::advance(tx, &run.pipeline, run.revision, moved, now).await;
+                return cursors::advance(tx, run, moved, now).await;
             }
             let before = part.loaded_batches;
             let mut cursor = None;
@@ -103,7 +103,7 @@ pub(crate) async fn advance(tx: &mut Tx, run: &Run, now: DateTime<Utc>) -> Resul
             parts.pop_front();
         }
     }
-    cursors::advance(tx, &run.pipeline, run.revision, moved, now).await
+    cursors::advance(tx, run, moved, now).await
 }
 
 /// Returns the links behind the chains of some parts, from `first` on.

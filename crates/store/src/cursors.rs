@@ -1,7 +1,7 @@
 use chrono::{DateTime, Utc};
 use model::PipelineName;
 
-use crate::{Error, Store, database::Tx, value::args};
+use crate::{Error, Run, Store, database::Tx, value::args};
 
 /// Where a part of a source stands: everything before it is loaded, filtered or quarantined.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,14 +33,26 @@ impl Store {
     }
 }
 
-/// Moves the cursors of a run's parts, unless they are of a source that the pipeline had before.
+/// Moves the cursors of a run's parts: its own, and those of the pipeline, unless it is a backfill or
+/// its source is one that the pipeline had before.
 pub(crate) async fn advance(
     tx: &mut Tx,
-    pipeline: &PipelineName,
-    revision: u32,
+    run: &Run,
     cursors: Vec<LoadedCursor>,
     now: DateTime<Utc>,
 ) -> Result<(), Error> {
+    let rows =
+        cursors.iter().map(|LoadedCursor { part, cursor }| args![run.id, part, cursor]).collect();
+    tx.insert(
+        "insert into run_cursors (run_id, part, cursor_text)",
+        rows,
+        "on conflict (run_id, part) do update set cursor_text = excluded.cursor_text",
+    )
+    .await?;
+    if run.range.is_some() {
+        return Ok(());
+    }
+    let (pipeline, revision) = (&run.pipeline, run.revision);
     let valid: Vec<(i64,)> = tx
         .fetch(
             "select revision from pipelines \

@@ -53,6 +53,9 @@ pub enum Error {
     /// Somebody else has created the run that was due.
     #[error("the run of pipeline `{0}` that was due exists already")]
     NotDue(PipelineName),
+    /// As many runs go on at a connection as may.
+    #[error("connection `{0}` has no place for another run")]
+    NoPlace(PipelineName),
     /// The pipeline was changed since it was looked at.
     #[error("pipeline `{0}` was changed by somebody else at the same time")]
     Changed(PipelineName),
@@ -72,7 +75,8 @@ impl Error {
             | Self::NoPipeline(_)
             | Self::NoRun(_)
             | Self::StillRunning { .. }
-            | Self::NotDue(_) => Remedy::Stop,
+            | Self::NotDue(_)
+            | Self::NoPlace(_) => Remedy::Stop,
         }
     }
 

@@ -1,12 +1,13 @@
 //! Takes what the stages did. Every entry may come twice and in any order.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use chrono::{DateTime, Utc};
-use model::{PipelineName, RunId};
+use model::{Ages, PipelineName, RunId};
+use twox_hash::XxHash3_64;
 use wire::ledger::{
-    BatchExtracted, BatchLoaded, BatchTransformed, LedgerEntry, PartExtracted, PartsPlanned,
-    RunStopped, TargetSwept, ledger_entry::Event,
+    BatchExtracted, BatchLoaded, BatchTransformed, LedgerEntry, PartExtracted, PartPaused,
+    PartsPlanned, RunStopped, TargetSwept, Usage, ledger_entry::Event,
 };
 
 use crate::{
@@ -19,6 +20,10 @@ use crate::{
 
 /// Gone parts that a note names.
 const NAMED_PARTS: usize = 3;
+
+/// How the rows of batches begin.
+const BATCHES: &str = "insert into batches (run_id, attempt, batch, part, sequence, cursor_before, \
+                       cursor_after, records, quarantined, voided)";
 
 /// What became of ledger entries.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -81,6 +86,8 @@ struct Locked {
     pipeline: PipelineName,
     attempt: u32,
     planned: bool,
+    /// It accounts for what was pushed.
+    pushed: bool,
 }
 
 /// The rows that the entries of one run make.
@@ -89,8 +96,11 @@ struct Rows {
     batches: Vec<Vec<Value>>,
     stale_batches: Vec<Vec<Value>>,
     transforms: Vec<Vec<Value>>,
+    /// Batches of pushes that their BatchTransformed tells of.
+    heard_of: Vec<Vec<Value>>,
     outcomes: Vec<Vec<Value>>,
     part_ends: BTreeMap<(u32, u32), PartExtracted>,
+    part_usages: BTreeMap<(u32, u32), Usage>,
     planned: Option<PartsPlanned>,
     swept: Vec<TargetSwept>,
     notes: Vec<(String, String)>,
@@ -103,10 +113,14 @@ async fn record(
     entries: Vec<LedgerEntry>,
     now: DateTime<Utc>,
 ) -> Result<Effect, Error> {
-    let found: Vec<(String, String, i64, bool)> = tx
-        .fetch_locked("select pipeline, state, attempt, planned from runs where id = $1", args![id])
+    let found: Vec<(String, String, i64, bool, bool)> = tx
+        .fetch_locked(
+            "select pipeline, state, attempt, planned, window_ends_at is not null from runs \
+             where id = $1",
+            args![id],
+        )
         .await?;
-    let Some((pipeline, state, attempt, planned)) = found.into_iter().next() else {
+    let Some((pipeline, state, attempt, planned, pushed)) = found.into_iter().next() else {
         return Ok(Effect::Unknown);
     };
     let run = Locked {
@@ -115,6 +129,7 @@ async fn record(
         attempt: u32::try_from(attempt)
             .map_err(|error| Error::unreadable("runs.attempt", error))?,
         planned,
+        pushed,
     };
     // Also of a run that has ended: its records may be on their way still, and later ones are newer.
     for entry in &entries {
@@ -122,14 +137,21 @@ async fn record(
             advance_clock(tx, &run.pipeline, planned.extraction_end).await?;
         }
     }
-    if state.parse::<RunState>()? != RunState::Running {
+    let state: RunState = state.parse()?;
+    // What was pushed may be told of after the end of its run.
+    let reopens = pushed && matches!(state, RunState::Succeeded | RunState::Failed);
+    if !state.is_going() && !reopens {
         return Ok(Effect::Nothing);
     }
     let mut rows = Rows::default();
     for entry in entries {
         rows.take(&run, entry);
     }
-    let stopped = rows.stopped.take();
+    let mut stopped = rows.stopped.take();
+    if pushed && let Some(RunStopped { stage, reason, .. }) = stopped.take() {
+        // Nobody can push it again, so nothing stops it.
+        rows.notes.push((stage, reason));
+    }
     let changed = rows.write(tx, &run, now).await?;
     if let Some(RunStopped { reason, hint, .. }) = stopped {
         let ending = Ending { state: RunState::Failed, reason: &reason, hint: &hint };
@@ -138,6 +160,14 @@ async fn record(
     }
     if !changed {
         return Ok(Effect::Nothing);
+    }
+    if reopens {
+        tx.execute(
+            "update runs set state = 'running', ended_at = null, reason = '', hint = '' \
+             where id = $1",
+            args![id],
+        )
+        .await?;
     }
     tx.execute("update runs set last_progress_at = $2 where id = $1", args![id, now]).await?;
     Ok(Effect::Changed)
@@ -151,14 +181,27 @@ impl Rows {
                 self.planned.get_or_insert(planned);
             }
             Some(Event::BatchExtracted(batch)) => self.take_batch(run, attempt, batch),
+            Some(Event::PartPaused(PartPaused { part, usage })) => {
+                self.part_usages.insert((attempt, part), usage.unwrap_or_default());
+            }
             Some(Event::PartExtracted(end)) => {
+                if let Some(usage) = end.usage {
+                    self.part_usages.insert((attempt, end.part), usage);
+                }
                 self.part_ends.entry((attempt, end.part)).or_insert(end);
             }
-            Some(Event::BatchTransformed(BatchTransformed { batch, filtered, quarantined })) => {
+            Some(Event::BatchTransformed(transformed)) => {
+                let BatchTransformed { batch, filtered, quarantined, extracted } = transformed;
+                if run.pushed {
+                    self.heard_of.push(pushed_batch(run, attempt, &batch, (extracted, 0)));
+                }
                 self.transforms.push(args![run.id, attempt, batch, filtered, quarantined]);
             }
             Some(Event::BatchLoaded(loaded)) => {
-                let BatchLoaded { batch, target, loaded, unchanged, quarantined } = loaded;
+                let BatchLoaded { batch, target, loaded, unchanged, quarantined, ages } = loaded;
+                let ages: Ages = ages.into_iter().collect();
+                let ages = (!ages.is_empty())
+                    .then(|| serde_json::to_string(&ages).expect("numbers can be written"));
                 self.outcomes.push(args![
                     run.id,
                     attempt,
@@ -166,7 +209,8 @@ impl Rows {
                     target,
                     loaded,
                     unchanged,
-                    quarantined
+                    quarantined,
+                    ages
                 ]);
             }
             Some(Event::TargetSwept(swept)) if attempt == run.attempt => self.swept.push(swept),
@@ -180,6 +224,11 @@ impl Rows {
     }
 
     fn take_batch(&mut self, run: &Locked, attempt: u32, batch: BatchExtracted) {
+        if run.pushed {
+            let counts = (batch.records, batch.quarantined);
+            self.batches.push(pushed_batch(run, attempt, &batch.batch, counts));
+            return;
+        }
         // What an earlier attempt extracted and nobody knew of is extracted again.
         let stale = attempt < run.attempt;
         let row = args![
@@ -199,7 +248,11 @@ impl Rows {
 
     /// Returns whether anything was new.
     async fn write(self, tx: &mut Tx, run: &Locked, now: DateTime<Utc>) -> Result<bool, Error> {
-        let mut new = insert_batches(tx, self.batches, self.stale_batches).await?;
+        let mut new = if run.pushed {
+            insert_pushed(tx, self.batches, self.heard_of).await?
+        } else {
+            insert_batches(tx, self.batches, self.stale_batches).await?
+        };
         new += tx
             .insert(
                 "insert into transforms (run_id, attempt, batch, filtered, quarantined)",
@@ -210,7 +263,7 @@ impl Rows {
         new += tx
             .insert(
                 "insert into outcomes \
-                 (run_id, attempt, batch, target, loaded, unchanged, quarantined)",
+                 (run_id, attempt, batch, target, loaded, unchanged, quarantined, ages)",
                 self.outcomes,
                 "on conflict do nothing",
             )
@@ -226,6 +279,9 @@ impl Rows {
                     args![run.id, attempt, part, end.batches, end.cursor],
                 )
                 .await?;
+        }
+        for ((attempt, part), usage) in self.part_usages {
+            keep_usage(tx, run, (attempt, part), usage).await?;
         }
         if let Some(planned) = self.planned {
             new += 1;
@@ -247,16 +303,74 @@ impl Rows {
     }
 }
 
+/// Keeps what reading a part has cost. The last to tell it is right.
+async fn keep_usage(
+    tx: &mut Tx,
+    run: &Locked,
+    (attempt, part): (u32, u32),
+    usage: Usage,
+) -> Result<(), Error> {
+    tx.execute(
+        "insert into parts (run_id, attempt, part, calls, received_bytes, waited_quota_ms, \
+         slowed_ms, not_modified) values ($1, $2, $3, $4, $5, $6, $7, $8) \
+         on conflict (run_id, attempt, part) do update set calls = excluded.calls, \
+         received_bytes = excluded.received_bytes, waited_quota_ms = excluded.waited_quota_ms, \
+         slowed_ms = excluded.slowed_ms, not_modified = excluded.not_modified",
+        args![
+            run.id,
+            attempt,
+            part,
+            usage.calls,
+            usage.received_bytes,
+            usage.waited_quota_ms,
+            usage.slowed_ms,
+            usage.not_modified
+        ],
+    )
+    .await?;
+    Ok(())
+}
+
+/// Makes the row of a pushed batch. Pushes have no order, so its place is made of its name.
+fn pushed_batch(
+    run: &Locked,
+    attempt: u32,
+    batch: &str,
+    (records, quarantined): (u32, u32),
+) -> Vec<Value> {
+    let hash = XxHash3_64::oneshot(batch.as_bytes());
+    let (part, sequence) = (hash >> 32, hash & u64::from(u32::MAX));
+    args![run.id, attempt, batch, part, sequence, "", "", records, quarantined, false]
+}
+
+/// What the extractor says of a batch counts; where that is lost, what the transformer says.
+async fn insert_pushed(
+    tx: &mut Tx,
+    batches: Vec<Vec<Value>>,
+    heard_of: Vec<Vec<Value>>,
+) -> Result<u64, Error> {
+    let mut new = 0;
+    let told = "on conflict (run_id, attempt, batch) do update \
+                set records = excluded.records, quarantined = excluded.quarantined \
+                where batches.records <> excluded.records \
+                or batches.quarantined <> excluded.quarantined";
+    for (rows, conflict) in [(batches, told), (heard_of, "on conflict do nothing")] {
+        // One statement cannot change a row twice.
+        let mut seen = HashSet::new();
+        let rows = rows.into_iter().filter(|row| seen.insert(row[2].clone())).collect();
+        new += tx.insert(BATCHES, rows, conflict).await?;
+    }
+    Ok(new)
+}
+
 /// A batch whose place is taken by another one is kept beside it, voided; see `chain`.
 async fn insert_batches(
     tx: &mut Tx,
     batches: Vec<Vec<Value>>,
     mut voided: Vec<Vec<Value>>,
 ) -> Result<u64, Error> {
-    const HEAD: &str = "insert into batches (run_id, attempt, batch, part, sequence, \
-                        cursor_before, cursor_after, records, quarantined, voided)";
     let number = batches.len() as u64;
-    let new = tx.insert(HEAD, batches.clone(), "on conflict do nothing").await?;
+    let new = tx.insert(BATCHES, batches.clone(), "on conflict do nothing").await?;
     if new < number {
         voided.extend(batches.into_iter().map(|mut row| {
             row.pop();
@@ -264,7 +378,7 @@ async fn insert_batches(
             row
         }));
     }
-    Ok(new + tx.insert(HEAD, voided, "on conflict do nothing").await?)
+    Ok(new + tx.insert(BATCHES, voided, "on conflict do nothing").await?)
 }
 
 async fn plan(

@@ -142,7 +142,7 @@ impl Store {
                  from runs u \
                  join pipelines p on p.name = u.pipeline \
                  join revisions r on r.pipeline = u.pipeline and r.revision = u.revision \
-                 where u.state = 'running' and p.deleted_at is null and u.revision <> p.revision",
+                 where u.state in ('running', 'paused') and p.deleted_at is null and u.revision <> p.revision",
                 args![],
             )
             .await?;
@@ -208,7 +208,11 @@ impl Store {
     ) -> Result<(), Error> {
         let mut tx = self.pool.begin().await?;
         let running: Vec<(String,)> = tx
-            .fetch("select id from runs where pipeline = $1 and state = 'running'", args![name])
+            .fetch(
+                "select id from runs where pipeline = $1 \
+                 and state in ('waiting', 'running', 'paused')",
+                args![name],
+            )
             .await?;
         for (id,) in running {
             let run = id.parse().map_err(|error| Error::unreadable("runs.id", error))?;
@@ -227,6 +231,7 @@ impl Store {
         }
         tx.execute("delete from cursors where pipeline = $1", args![name]).await?;
         tx.execute("delete from quarantine where pipeline = $1", args![name]).await?;
+        tx.execute("delete from schedules where pipeline = $1", args![name]).await?;
         tx.commit().await
     }
 }

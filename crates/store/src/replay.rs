@@ -68,7 +68,7 @@ impl Store {
         now: DateTime<Utc>,
     ) -> Result<Option<(Run, u64)>, Error> {
         let mut tx = self.pool.begin().await?;
-        let id = insert(&mut tx, new, now).await?;
+        let id = insert(&mut tx, new, RunState::Running, now).await?;
         let (condition, selected) = selection.condition(3);
         let mut arguments = args![id, &new.pipeline];
         arguments.extend(selected);

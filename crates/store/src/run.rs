@@ -1,7 +1,7 @@
-use std::{fmt, str::FromStr};
+use std::{collections::BTreeMap, fmt, str::FromStr};
 
 use chrono::{DateTime, Utc};
-use model::{PipelineName, RunId};
+use model::{Ages, PipelineName, RunId};
 
 use crate::Error;
 
@@ -45,14 +45,42 @@ macro_rules! words {
 words! {
     /// State of a run.
     RunState, "runs.state" {
+        /// It is due, and waits for a place or for the run before it.
+        Waiting = "waiting",
         /// Work is going on.
         Running = "running",
+        /// Its window has ended; it goes on in the next one.
+        Paused = "paused",
         /// Everything is accounted for.
         Succeeded = "succeeded",
         /// A stage cannot go on.
         Failed = "failed",
         /// Ended by a user.
         Cancelled = "cancelled",
+        /// It was due and did not take place.
+        Skipped = "skipped",
+    }
+}
+
+impl RunState {
+    /// Tells whether the run is over, whichever way.
+    #[must_use]
+    pub fn has_ended(self) -> bool {
+        match self {
+            Self::Waiting | Self::Running | Self::Paused => false,
+            Self::Succeeded | Self::Failed | Self::Cancelled | Self::Skipped => true,
+        }
+    }
+
+    /// Tells whether stages may be at work for it.
+    #[must_use]
+    pub fn is_going(self) -> bool {
+        match self {
+            Self::Running | Self::Paused => true,
+            Self::Waiting | Self::Succeeded | Self::Failed | Self::Cancelled | Self::Skipped => {
+                false
+            }
+        }
     }
 }
 
@@ -61,10 +89,45 @@ words! {
     Trigger, "runs.trigger_kind" {
         /// A user.
         Manual = "manual",
-        /// The time.
+        /// An interval.
         Interval = "interval",
+        /// The calendar.
+        Cron = "cron",
+        /// Runs of other pipelines that have succeeded.
+        After = "after",
+        /// The end of the run before it.
+        Continuous = "continuous",
+        /// A user who wants a range of the source to be read again.
+        Backfill = "backfill",
+        /// Other systems, which push records.
+        Push = "push",
         /// A user who wants quarantined records to be tried again.
         Replay = "replay",
+    }
+}
+
+impl Trigger {
+    /// Tells whether a run of it reads its source.
+    #[must_use]
+    pub fn reads(self) -> bool {
+        match self {
+            Self::Manual
+            | Self::Interval
+            | Self::Cron
+            | Self::After
+            | Self::Continuous
+            | Self::Backfill => true,
+            Self::Push | Self::Replay => false,
+        }
+    }
+
+    /// Tells whether the time or other runs have started it.
+    #[must_use]
+    pub fn is_due(self) -> bool {
+        match self {
+            Self::Interval | Self::Cron | Self::After | Self::Continuous => true,
+            Self::Manual | Self::Backfill | Self::Push | Self::Replay => false,
+        }
     }
 }
 
@@ -84,6 +147,30 @@ words! {
     }
 }
 
+/// A range of the source's cursor, as the user wrote it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Range {
+    /// From here on; `None`: from the beginning.
+    pub from: Option<String>,
+    /// Up to here; `None`: to the end.
+    pub to: Option<String>,
+}
+
+/// What reading a source has cost.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Calls that were made, repeated ones included.
+    pub calls: u64,
+    /// Bytes of the answers.
+    pub received_bytes: u64,
+    /// Time waited for a place under a quota, milliseconds.
+    pub waited_quota_ms: u64,
+    /// Time paused because the source answered slowly, milliseconds.
+    pub slowed_ms: u64,
+    /// Calls that were answered with *not modified*.
+    pub not_modified: u64,
+}
+
 /// A run to create.
 #[derive(Debug, Clone)]
 pub struct NewRun {
@@ -95,6 +182,18 @@ pub struct NewRun {
     pub trigger: Trigger,
     /// What made it due; `None`: a user.
     pub due_key: Option<String>,
+    /// When it was due; `None`: a user started it.
+    pub due_at: Option<DateTime<Utc>>,
+    /// The connection on which it takes a place.
+    pub connection: Option<PipelineName>,
+    /// Runs that may go on at once on the connection; `None`: any number.
+    pub places: Option<u32>,
+    /// Who gets a place first: the greatest.
+    pub priority: u8,
+    /// Parameters by name.
+    pub parameters: BTreeMap<String, String>,
+    /// Read only this, and leave the loaded cursors alone.
+    pub range: Option<Range>,
     /// Read everything, whatever the cursors say.
     pub full: bool,
     /// A snapshot may remove any share of the rows.
@@ -133,6 +232,29 @@ pub struct Run {
     pub started_at: DateTime<Utc>,
     /// When it ended.
     pub ended_at: Option<DateTime<Utc>>,
+    /// When it was due; `None`: a user started it.
+    pub due_at: Option<DateTime<Utc>>,
+    /// Due times that a skipped run stands for, the first of them being `due_at`.
+    pub skipped: u64,
+    /// The last of them.
+    pub skipped_until: Option<DateTime<Utc>>,
+    /// The connection on which it takes a place.
+    pub connection: Option<PipelineName>,
+    /// Who gets a place first: the greatest.
+    pub priority: u8,
+    /// Parameters by name.
+    pub parameters: BTreeMap<String, String>,
+    /// Read only this, and leave the loaded cursors alone.
+    pub range: Option<Range>,
+    /// Since when it has been going, without pauses.
+    pub active_since: Option<DateTime<Utc>>,
+    /// How long it was going before, milliseconds.
+    pub active_ms: u64,
+    /// What reading the source has cost.
+    pub usage: Usage,
+    /// How old changes were when they were loaded; empty until the run ends, and where records carry
+    /// no time of their change.
+    pub ages: Ages,
     /// Why it failed.
     pub reason: String,
     /// What to do about it.
@@ -215,6 +337,22 @@ pub(crate) struct RunRow {
     attempt: i64,
     started_at: DateTime<Utc>,
     ended_at: Option<DateTime<Utc>>,
+    due_at: Option<DateTime<Utc>>,
+    skipped: i64,
+    skipped_until: Option<DateTime<Utc>>,
+    connection: Option<String>,
+    priority: i64,
+    parameters: String,
+    range_from: Option<String>,
+    range_to: Option<String>,
+    active_since: Option<DateTime<Utc>>,
+    active_ms: i64,
+    calls: i64,
+    received_bytes: i64,
+    waited_quota_ms: i64,
+    slowed_ms: i64,
+    not_modified: i64,
+    ages: Option<String>,
     reason: String,
     hint: String,
     extraction_base: i64,
@@ -240,7 +378,10 @@ macro_rules! select_run {
             "select id, pipeline, revision, trigger_kind, state, attempt, started_at, ended_at, \
              reason, hint, extraction_base, attempt_base, full_read, confirm_loss, \
              accepted_fields, last_progress_at, planned, extracted, batches, \
-             batches_transformed, filtered, quarantined, extraction_ended, balanced from runs ",
+             batches_transformed, filtered, quarantined, extraction_ended, balanced, due_at, \
+             skipped, skipped_until, connection, priority, parameters, range_from, range_to, \
+             active_since, active_ms, calls, received_bytes, waited_quota_ms, slowed_ms, \
+             not_modified, ages from runs ",
             $rest
         )
     };
@@ -291,11 +432,43 @@ impl RunRow {
                 .parse()
                 .map_err(|error| Error::unreadable("runs.pipeline", error))?,
             revision: small(self.revision, "runs.revision")?,
+            range: match self.trigger_kind.parse()? {
+                Trigger::Backfill => Some(Range { from: self.range_from, to: self.range_to }),
+                Trigger::Manual
+                | Trigger::Interval
+                | Trigger::Cron
+                | Trigger::After
+                | Trigger::Continuous
+                | Trigger::Push
+                | Trigger::Replay => None,
+            },
             trigger: self.trigger_kind.parse()?,
             state: self.state.parse()?,
             attempt: small(self.attempt, "runs.attempt")?,
             started_at: self.started_at,
             ended_at: self.ended_at,
+            due_at: self.due_at,
+            skipped: count(self.skipped),
+            skipped_until: self.skipped_until,
+            connection: self
+                .connection
+                .map(|name| name.parse())
+                .transpose()
+                .map_err(|error| Error::unreadable("runs.connection", error))?,
+            priority: u8::try_from(self.priority)
+                .map_err(|error| Error::unreadable("runs.priority", error))?,
+            parameters: serde_json::from_str(&self.parameters)
+                .map_err(|error| Error::unreadable("runs.parameters", error))?,
+            active_since: self.active_since,
+            active_ms: count(self.active_ms),
+            usage: Usage {
+                calls: count(self.calls),
+                received_bytes: count(self.received_bytes),
+                waited_quota_ms: count(self.waited_quota_ms),
+                slowed_ms: count(self.slowed_ms),
+                not_modified: count(self.not_modified),
+            },
+            ages: read_ages(self.ages.as_deref())?,
             reason: self.reason,
             hint: self.hint,
             extraction_base: self.extraction_base,
@@ -322,6 +495,12 @@ impl RunRow {
     pub(crate) fn id(&self) -> &str {
         &self.id
     }
+}
+
+/// Reads how old changes were.
+pub(crate) fn read_ages(text: Option<&str>) -> Result<Ages, Error> {
+    let Some(text) = text else { return Ok(Ages::default()) };
+    serde_json::from_str(text).map_err(|error| Error::unreadable("ages", error))
 }
 
 impl TargetRow {

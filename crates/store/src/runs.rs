@@ -7,13 +7,14 @@ use crate::{
     Error, NewRun, Run, RunState, Store, SweepState,
     database::Tx,
     ending::{Ending, end},
+    places,
     run::{RunRow, TargetRow, select_run, select_target},
     settle::settle,
     value::args,
 };
 
 impl Store {
-    /// Creates a run.
+    /// Creates a run. It waits if its connection has no place for it, or others wait there already.
     ///
     /// Its extraction time is later than all that earlier runs of the pipeline gave to a record.
     ///
@@ -24,7 +25,12 @@ impl Store {
     /// one; [`Error::NoPipeline`].
     pub async fn create_run(&self, new: &NewRun, now: DateTime<Utc>) -> Result<Run, Error> {
         let mut tx = self.pool.begin().await?;
-        let id = insert(&mut tx, new, now).await?;
+        let state = if places::has_place_for(&mut tx, new).await? {
+            RunState::Running
+        } else {
+            RunState::Waiting
+        };
+        let id = insert(&mut tx, new, state, now).await?;
         let run = get(&mut tx, id).await?;
         tx.commit().await?;
         Ok(run)
@@ -76,6 +82,17 @@ impl Store {
         self.with_targets(rows).await
     }
 
+    /// Returns the runs that have not ended, whether they go on, wait or pause.
+    ///
+    /// # Errors
+    ///
+    /// When the database does not answer.
+    pub async fn open_runs(&self) -> Result<Vec<Run>, Error> {
+        let sql = select_run!("where state in ('waiting', 'running', 'paused') order by id");
+        let rows = self.pool.fetch(sql, args![]).await?;
+        self.with_targets(rows).await
+    }
+
     /// Counts the runs by state.
     ///
     /// # Errors
@@ -89,28 +106,35 @@ impl Store {
             .collect()
     }
 
-    /// Returns the newest run of a pipeline that reads its source, with the time it started.
+    /// Returns the newest run of a pipeline that reads its source and took place.
     ///
     /// # Errors
     ///
     /// When the database does not answer.
-    pub async fn last_reading_run(
-        &self,
-        pipeline: &PipelineName,
-    ) -> Result<Option<(RunId, DateTime<Utc>)>, Error> {
-        let row: Option<(String, DateTime<Utc>)> = self
-            .pool
-            .fetch_optional(
-                "select id, started_at from runs where pipeline = $1 and trigger_kind <> 'replay' \
-                 order by started_at desc, id desc limit 1",
-                args![pipeline],
-            )
-            .await?;
-        row.map(|(id, started_at)| {
-            let id = id.parse().map_err(|error| Error::unreadable("runs.id", error))?;
-            Ok((id, started_at))
-        })
-        .transpose()
+    pub async fn last_reading_run(&self, pipeline: &PipelineName) -> Result<Option<Run>, Error> {
+        let sql = select_run!(
+            "where pipeline = $1 and trigger_kind not in ('replay', 'push') \
+             and state not in ('waiting', 'skipped') \
+             order by started_at desc, id desc limit 1"
+        );
+        let rows = self.pool.fetch(sql, args![pipeline]).await?;
+        Ok(self.with_targets(rows).await?.pop())
+    }
+
+    /// Returns the newest runs of a pipeline that the time or other runs have started, that took place
+    /// and have ended, newest first.
+    ///
+    /// # Errors
+    ///
+    /// When the database does not answer.
+    pub async fn due_runs(&self, pipeline: &PipelineName, limit: u32) -> Result<Vec<Run>, Error> {
+        let sql = select_run!(
+            "where pipeline = $1 and state in ('succeeded', 'failed') \
+             and trigger_kind in ('interval', 'cron', 'after', 'continuous') \
+             order by started_at desc, id desc limit $2"
+        );
+        let rows = self.pool.fetch(sql, args![pipeline, limit]).await?;
+        self.with_targets(rows).await
     }
 
     /// Brings the books of a run up to date with its ledger and returns it. A run that has ended is
@@ -121,7 +145,7 @@ impl Store {
     /// [`Error::NoRun`] where there is none of that id.
     pub async fn settle_run(&self, id: RunId, now: DateTime<Utc>) -> Result<Run, Error> {
         let mut tx = self.pool.begin().await?;
-        if lock(&mut tx, id).await? == RunState::Running {
+        if lock(&mut tx, id).await?.is_going() {
             settle(&mut tx, id, now).await?;
         }
         let run = get(&mut tx, id).await?;
@@ -129,7 +153,7 @@ impl Store {
         Ok(run)
     }
 
-    /// Ends a run, if it is still going, and returns it.
+    /// Ends a run, unless it has ended, and returns it.
     ///
     /// # Errors
     ///
@@ -149,7 +173,7 @@ impl Store {
         Ok(run)
     }
 
-    async fn with_targets(&self, rows: Vec<RunRow>) -> Result<Vec<Run>, Error> {
+    pub(crate) async fn with_targets(&self, rows: Vec<RunRow>) -> Result<Vec<Run>, Error> {
         if rows.is_empty() {
             return Ok(Vec::new());
         }
@@ -193,8 +217,14 @@ pub(crate) async fn get(tx: &mut Tx, id: RunId) -> Result<Run, Error> {
     row.into_run(targets.into_iter().map(TargetRow::into_books).collect::<Result<_, _>>()?)
 }
 
-/// Inserts a run with its targets, unless another one of the pipeline is going or it exists.
-pub(crate) async fn insert(tx: &mut Tx, new: &NewRun, now: DateTime<Utc>) -> Result<RunId, Error> {
+/// Inserts a run, unless another one of the pipeline is going or it exists. One that waits has no
+/// targets yet and may stand beside others.
+pub(crate) async fn insert(
+    tx: &mut Tx,
+    new: &NewRun,
+    state: RunState,
+    now: DateTime<Utc>,
+) -> Result<RunId, Error> {
     let current: Vec<(i64,)> = tx
         .fetch_locked(
             "select revision from pipelines where name = $1 and deleted_at is null",
@@ -211,12 +241,17 @@ pub(crate) async fn insert(tx: &mut Tx, new: &NewRun, now: DateTime<Utc>) -> Res
     let id = RunId::generate();
     let base = extraction_base(tx, &new.pipeline, now).await?;
     let accepted = serde_json::to_string(&new.accepted_fields).expect("texts can be written");
+    let parameters = serde_json::to_string(&new.parameters).expect("texts can be written");
+    let runs = state == RunState::Running;
+    let range = new.range.clone().unwrap_or_default();
     let inserted = tx
         .execute(
             "insert into runs (id, pipeline, revision, trigger_kind, due_key, state, attempt, \
              started_at, extraction_base, attempt_base, full_read, confirm_loss, \
-             accepted_fields, last_progress_at, planned) \
-             values ($1, $2, $3, $4, $5, 'running', 1, $6, $7, $7, $8, $9, $10, $6, false) \
+             accepted_fields, last_progress_at, planned, due_at, connection, priority, \
+             parameters, range_from, range_to, active_since) \
+             values ($1, $2, $3, $4, $5, $11, 1, $6, $7, $7, $8, $9, $10, $6, false, \
+             $12, $13, $14, $15, $16, $17, $18) \
              on conflict do nothing",
             args![
                 id,
@@ -228,13 +263,29 @@ pub(crate) async fn insert(tx: &mut Tx, new: &NewRun, now: DateTime<Utc>) -> Res
                 base,
                 new.full,
                 new.confirm_loss,
-                accepted
+                accepted,
+                state.as_str(),
+                new.due_at,
+                new.connection.as_ref().map(ToString::to_string),
+                u32::from(new.priority),
+                parameters,
+                range.from,
+                range.to,
+                runs.then_some(now)
             ],
         )
         .await?;
     if inserted == 0 {
         return Err(why_not(tx, &new.pipeline).await?);
     }
+    if runs {
+        insert_targets(tx, id, new).await?;
+    }
+    Ok(id)
+}
+
+/// Inserts the targets of a run that begins.
+pub(crate) async fn insert_targets(tx: &mut Tx, id: RunId, new: &NewRun) -> Result<(), Error> {
     let targets = new
         .targets
         .iter()
@@ -245,13 +296,15 @@ pub(crate) async fn insert(tx: &mut Tx, new: &NewRun, now: DateTime<Utc>) -> Res
         })
         .collect();
     tx.insert("insert into run_targets (run_id, position, target, sweep)", targets, "").await?;
-    Ok(id)
+    Ok(())
 }
 
-async fn why_not(tx: &mut Tx, pipeline: &PipelineName) -> Result<Error, Error> {
+/// Tells why a run cannot begin: another one of the pipeline is going, or it exists.
+pub(crate) async fn why_not(tx: &mut Tx, pipeline: &PipelineName) -> Result<Error, Error> {
     let running: Option<(String,)> = tx
         .fetch_optional(
-            "select id from runs where pipeline = $1 and state = 'running'",
+            "select id from runs where pipeline = $1 and state in ('running', 'paused') \
+             and trigger_kind <> 'push'",
             args![pipeline],
         )
         .await?;

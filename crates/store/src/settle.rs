@@ -51,7 +51,7 @@ struct OutcomeSums {
 pub(crate) async fn settle(tx: &mut Tx, id: RunId, now: DateTime<Utc>) -> Result<(), Error> {
     tx.expect_many_rows().await?;
     let run = get(tx, id).await?;
-    if run.trigger != Trigger::Replay {
+    if run.trigger.reads() {
         chain::advance(tx, &run, now).await?;
     }
     let sums: Vec<BatchSums> = tx
@@ -119,6 +119,22 @@ pub(crate) async fn settle(tx: &mut Tx, id: RunId, now: DateTime<Utc>) -> Result
         ],
     )
     .await?;
+    add_up_usage(tx, id).await
+}
+
+/// What reading has cost, over all attempts.
+async fn add_up_usage(tx: &mut Tx, id: RunId) -> Result<(), Error> {
+    tx.execute(
+        "update runs set (calls, received_bytes, waited_quota_ms, slowed_ms, not_modified) = ( \
+             select cast(sum(calls) as bigint), cast(sum(received_bytes) as bigint), \
+                 cast(sum(waited_quota_ms) as bigint), cast(sum(slowed_ms) as bigint), \
+                 cast(sum(not_modified) as bigint) \
+             from parts where run_id = $1) \
+         where id = $1 and exists (select 1 from parts where run_id = $1 \
+             and calls + received_bytes + waited_quota_ms + slowed_ms > 0)",
+        args![id],
+    )
+    .await?;
     Ok(())
 }
 
@@ -133,9 +149,10 @@ async fn extraction_ended(tx: &mut Tx, run: &Run) -> Result<bool, Error> {
     Ok(open == [(0,)])
 }
 
-/// Every part's chain of loaded batches reaches its end; in a replay, every batch is done.
+/// Every part's chain of loaded batches reaches its end; in a replay and in a run of pushes, every batch
+/// is done.
 async fn everything_done(tx: &mut Tx, run: &Run) -> Result<bool, Error> {
-    let open: Vec<(i64,)> = if run.trigger == Trigger::Replay {
+    let open: Vec<(i64,)> = if matches!(run.trigger, Trigger::Push | Trigger::Replay) {
         tx.fetch(
             concat!(
                 "select count(*) from batches b left join transforms t on t.run_id = b.run_id \

@@ -3,7 +3,7 @@ use model::{PipelineName, RunId};
 use sqlx::{Arguments, postgres::PgArguments, sqlite::SqliteArguments};
 
 /// An argument of a statement. Owned, because statements are few and values small.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Value {
     Integer(Option<i64>),
     Text(Option<String>),

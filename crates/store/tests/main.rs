@@ -6,4 +6,6 @@ mod forks;
 mod pipelines;
 mod replay;
 mod runs;
+mod schedules;
+mod shared;
 mod support;

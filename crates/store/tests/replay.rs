@@ -1,3 +1,5 @@
+use std::collections::HashMap;
+
 use store::{NewQuarantined, NewRun, ReplayBatch, RunState, Selection, Trigger};
 use wire::ledger::{BatchLoaded, BatchTransformed, ledger_entry::Event};
 
@@ -98,9 +100,11 @@ async fn a_replayed_record_leaves_when_it_is_accounted_for(database: Database) {
             loaded,
             unchanged: 0,
             quarantined: 0,
+            ages: HashMap::new(),
         }))
     };
-    let transformed = BatchTransformed { batch: "r".to_owned(), filtered: 0, quarantined: 1 };
+    let transformed =
+        BatchTransformed { batch: "r".to_owned(), filtered: 0, quarantined: 1, extracted: 0 };
     store
         .record(
             vec![
@@ -152,6 +156,7 @@ async fn a_lost_batch_of_a_replay_goes_out_again(database: Database) {
         loaded: 0,
         unchanged: 1,
         quarantined: 0,
+        ages: HashMap::new(),
     };
     store.record(vec![stages.entry(Event::BatchLoaded(loaded))], at(6)).await.unwrap();
     let seen = store.settle_run(run.id, at(7)).await.unwrap();

@@ -1,3 +1,4 @@
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{LazyLock, Mutex, PoisonError};
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -81,6 +82,12 @@ pub(crate) fn new_run(pipeline: &str) -> NewRun {
         revision: 1,
         trigger: Trigger::Manual,
         due_key: None,
+        due_at: None,
+        connection: None,
+        places: None,
+        priority: 5,
+        parameters: BTreeMap::new(),
+        range: None,
         full: false,
         confirm_loss: false,
         accepted_fields: vec!["extra".to_owned()],
@@ -108,7 +115,12 @@ pub(crate) struct Stages {
 
 impl Stages {
     pub(crate) fn entry(self, event: Event) -> LedgerEntry {
-        LedgerEntry { run: self.run.to_string(), attempt: self.attempt, event: Some(event) }
+        LedgerEntry {
+            run: self.run.to_string(),
+            attempt: self.attempt,
+            event: Some(event),
+            push: None,
+        }
     }
 
     pub(crate) fn planned(self, parts: &[&str], end: i64) -> LedgerEntry {
@@ -147,13 +159,23 @@ impl Stages {
 
     pub(crate) fn part_ended(self, part: u32, batches: u32) -> LedgerEntry {
         let cursor = "end".to_owned();
-        self.entry(Event::PartExtracted(PartExtracted { part, batches, cursor }))
+        self.entry(Event::PartExtracted(PartExtracted {
+            part,
+            batches,
+            cursor,
+            ..PartExtracted::default()
+        }))
     }
 
     /// Of nine records two are filtered and one is quarantined.
     pub(crate) fn transformed(self, batch: &str) -> LedgerEntry {
         let batch = batch.to_owned();
-        self.entry(Event::BatchTransformed(BatchTransformed { batch, filtered: 2, quarantined: 1 }))
+        self.entry(Event::BatchTransformed(BatchTransformed {
+            batch,
+            filtered: 2,
+            quarantined: 1,
+            extracted: 0,
+        }))
     }
 
     /// Of six records three are new, two known, one refused.
@@ -164,6 +186,7 @@ impl Stages {
             loaded: 3,
             unchanged: 2,
             quarantined: 1,
+            ages: HashMap::from([(40, 3)]),
         }))
     }
 

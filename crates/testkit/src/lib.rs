@@ -2,8 +2,10 @@
 //! targets whose faults are scripted.
 
 pub mod gate;
+pub mod http;
 pub mod nats;
 pub mod postgres;
+pub mod provider;
 pub mod records;
 pub mod source;
 pub mod target;

@@ -11,6 +11,8 @@ use std::{
 
 /// Names the binary where it is neither in the tree's tools nor in `PATH`.
 const VARIABLE: &str = "TRIBUTARY_NATS_SERVER";
+/// The same as for the server of `tributary up`, so that what is measured here is true there.
+const MEMORY: [(&str, &str); 2] = [("GOMEMLIMIT", "110MiB"), ("GOGC", "400")];
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A NATS server with JetStream on a free port of 127.0.0.1 and an empty disk.
@@ -133,6 +135,7 @@ impl Nats {
         // It dies with us, however we end.
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL"]).arg(binary()).arg("-c").arg(config);
+        command.envs(MEMORY.into_iter().filter(|(name, _)| std::env::var_os(name).is_none()));
         let log = std::fs::File::create(self.log()).expect("the temporary directory is writable");
         let (started, start) = mpsc::channel();
         let (ending, ended) = mpsc::channel();

@@ -39,8 +39,13 @@ impl Program {
     ) -> Result<Self, CompileError> {
         let fields = spec::fields_after(pipeline, schema).map_err(CompileError::Problems)?;
         let strict = match pipeline.source {
-            Source::Csv(_) => true,
-            Source::Json(_) | Source::Postgres(_) | Source::Sqlite(_) => false,
+            // The extractor looks at files; what is pushed has any fields.
+            Source::Csv(_) => pipeline.triggers.push.is_none(),
+            Source::Http(_)
+            | Source::Json(_)
+            | Source::Postgres(_)
+            | Source::Push
+            | Source::Sqlite(_) => false,
         };
         let steps = pipeline
             .steps
@@ -74,7 +79,8 @@ impl Program {
             Ok(typed) => typed,
             Err(stop) => return stopped(records, stop),
         };
-        let mut table = Table::new(typed.columns, records.len());
+        let mut table =
+            Table::new(typed.columns, records.len()).with_operations(records.operations.as_deref());
         table.refuse(typed.refusals, "");
         for step in &self.steps {
             step.apply(&mut table);

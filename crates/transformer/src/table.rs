@@ -1,7 +1,7 @@
 use arrow_array::{Array, ArrayRef, BooleanArray};
 use arrow_buffer::BooleanBuffer;
 use arrow_select::filter::{FilterBuilder, FilterPredicate};
-use model::FieldType;
+use model::{FieldType, Operation};
 
 use crate::outcome::Refused;
 
@@ -33,11 +33,39 @@ pub(crate) struct Table {
     /// Records that a step took out on purpose.
     pub(crate) filtered: usize,
     pub(crate) refused: Vec<Refused>,
+    /// Operation of each record of the batch; empty: all are upserts. A delete needs no more than its
+    /// key, so no step takes it out for values that it does not carry.
+    operations: Vec<Operation>,
 }
 
 impl Table {
     pub(crate) fn new(columns: Vec<Column>, rows: usize) -> Self {
-        Self { columns, origins: (0..rows).collect(), filtered: 0, refused: Vec::new() }
+        Self {
+            columns,
+            origins: (0..rows).collect(),
+            filtered: 0,
+            refused: Vec::new(),
+            operations: Vec::new(),
+        }
+    }
+
+    pub(crate) fn with_operations(mut self, operations: Option<&[Operation]>) -> Self {
+        self.operations = operations.unwrap_or_default().to_vec();
+        self
+    }
+
+    fn operation(&self, row: usize) -> Operation {
+        self.operations.get(self.origins[row]).copied().unwrap_or_default()
+    }
+
+    fn is_delete(&self, row: usize) -> bool {
+        self.operation(row) == Operation::Delete
+    }
+
+    /// Tells which records leave alone what they do not carry; `None`: none does.
+    pub(crate) fn patches(&self) -> Option<BooleanBuffer> {
+        let patches = |row| self.operation(row) == Operation::Patch;
+        (0..self.len()).any(patches).then(|| (0..self.len()).map(patches).collect())
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -60,8 +88,12 @@ impl Table {
         }
     }
 
-    /// Takes out what a step has refused. The first reason of a record counts.
+    /// Takes out what a step has refused. The first reason of a record counts. What a step cannot make
+    /// of a record that deletes stays null there.
     pub(crate) fn refuse(&mut self, mut refusals: Vec<Refusal>, step: &str) {
+        if !step.is_empty() {
+            refusals.retain(|refusal| !self.is_delete(refusal.row));
+        }
         if refusals.is_empty() {
             return;
         }
@@ -97,8 +129,15 @@ impl Table {
         refusals: Vec<Refusal>,
         step: &str,
     ) {
-        let mut keep: Vec<bool> = keep.values().iter().collect();
+        let mut keep: Vec<bool> = keep
+            .values()
+            .iter()
+            .enumerate()
+            .map(|(row, keep)| keep || self.is_delete(row))
+            .collect();
         let mut refused = vec![false; self.len()];
+        let refusals: Vec<_> =
+            refusals.into_iter().filter(|refusal| !self.is_delete(refusal.row)).collect();
         for refusal in &refusals {
             refused[refusal.row] = true;
         }

@@ -224,7 +224,13 @@ impl TypedField {
             }
         };
         if field.required && column.values.null_count() > 0 {
-            for row in (0..records.len()).filter(|row| column.values.is_null(*row)) {
+            // A patch leaves alone what it does not carry.
+            let lacks = |row: &usize| {
+                let carried = column.presence.as_ref().is_none_or(|bits| bits.value(*row));
+                column.values.is_null(*row)
+                    && (carried || records.operation(*row) != Operation::Patch)
+            };
+            for row in (0..records.len()).filter(lacks) {
                 refuse(row, "is required and has no value");
             }
         }

@@ -62,8 +62,13 @@ pub(crate) struct Stage {
 
 impl Stage {
     pub(crate) async fn new() -> Self {
+        Self::with(bus::MaxBytes::default()).await
+    }
+
+    pub(crate) async fn with(max_bytes: bus::MaxBytes) -> Self {
         let nats = Nats::start();
-        let bus_config = bus::Config { servers: vec![nats.url()], ..bus::Config::default() };
+        let bus_config =
+            bus::Config { servers: vec![nats.url()], max_bytes, ..bus::Config::default() };
         let config = transformer::Config { bus: bus_config, ..transformer::Config::default() };
         let never = CancellationToken::new();
         let bus = Bus::connect(&config.bus, &never).await.unwrap();
@@ -127,6 +132,7 @@ impl Stage {
             cursor_before: String::new(),
             cursor_after: sequence.to_string(),
             extracted,
+            push: None,
         };
         Batch { header, records: testkit::records::records("f:", 1_000, &rows) }
     }
@@ -189,6 +195,12 @@ impl Stage {
             }
         })
         .await;
+    }
+
+    /// Returns the number of messages that wait for transformers, and then for loaders.
+    pub(crate) async fn waiting(&self) -> (u64, u64) {
+        let pending = self.bus.pending(&self.pipeline).await.unwrap();
+        (pending.raw, pending.ready)
     }
 
     /// Tells whether nothing waits for the loaders.

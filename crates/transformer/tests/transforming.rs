@@ -1,6 +1,8 @@
+use std::time::Duration;
+
 use wire::ledger::ledger_entry::Event;
 
-use crate::stage::{Stage, YAML, keys};
+use crate::stage::{Stage, YAML, keys, within};
 
 #[tokio::test]
 async fn a_batch_goes_to_every_target_without_what_was_refused() {
@@ -139,4 +141,40 @@ async fn two_transformers_share_the_batches() {
     for running in running {
         running.stop().await;
     }
+}
+
+#[tokio::test]
+async fn a_batch_is_acknowledged_only_when_its_result_is_safe() {
+    const BATCHES: u64 = 20;
+    // Ready for the loaders is less than they all come to.
+    let max_bytes = bus::MaxBytes { ready: 1_100_000, ..bus::MaxBytes::default() };
+    let mut stage = Stage::with(max_bytes).await;
+    let yaml = YAML.replace("value: integer", "value: text").replace("value != 0", "value != ''");
+    stage.apply(1, &yaml).await;
+    let large = "x".repeat(100_000);
+    for sequence in 0..u32::try_from(BATCHES).unwrap() {
+        stage.publish(&stage.batch(sequence, &[&large])).await;
+    }
+    let running = stage.start();
+    let mut before = (0, 0);
+    within(async {
+        loop {
+            let (raw, ready) = stage.waiting().await;
+            assert!(raw + ready / 2 >= BATCHES, "{raw} wait and {ready} are ready for two targets");
+            // It is full when it grows no more.
+            if ready > 0 && (raw, ready) == before {
+                break;
+            }
+            before = (raw, ready);
+            tokio::time::sleep(Duration::from_millis(300)).await;
+        }
+    })
+    .await;
+    assert!(before.0 > 0, "the stream is not full: {before:?}");
+    for _ in 0..BATCHES {
+        stage.ready().await;
+    }
+    stage.work_done().await;
+    assert!(stage.nothing_ready().await);
+    running.stop().await;
 }

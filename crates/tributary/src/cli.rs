@@ -71,7 +71,7 @@ pub(crate) enum Command {
     Transformer(Service),
     /// Run a loader: writes to targets.
     Loader(Service),
-    /// Store pipelines, all or none; what has not changed keeps its revision.
+    /// Store pipelines, quotas and connections, all or none; what has not changed keeps its revision.
     Apply(Files),
     /// Tell what applying would change, also in the targets, and change nothing.
     Plan(Files),
@@ -89,10 +89,14 @@ pub(crate) enum Command {
     Run(Run),
     /// List runs, newest first.
     Runs(Runs),
+    /// Tell what polling costs and brings, and what other intervals would.
+    Polls(Polls),
     /// Follow a run to its end and print its ledger.
     Watch(RunId),
     /// End a run before its time. What is loaded stays; the next run goes on from there.
     Cancel(RunId),
+    /// List the quotas: how much of each is used, what waits, and when that will be done.
+    Quotas(Quotas),
     /// Records that could not be transformed or loaded.
     #[command(subcommand)]
     Quarantine(Quarantine),
@@ -172,12 +176,35 @@ pub(crate) struct Run {
     /// Accept a field that the source has and the schema does not know, from now on.
     #[arg(long, num_args = 1.., value_name = "FIELD")]
     pub(crate) accept: Vec<String>,
+    /// Give the run a parameter, for the templates of its source.
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = parameter)]
+    pub(crate) parameters: Vec<(String, String)>,
+    /// Read again what lies in a range of the source's cursor, from this value on. The cursor is left
+    /// alone.
+    #[arg(long, value_name = "VALUE", conflicts_with = "full")]
+    pub(crate) from: Option<String>,
+    /// End of the range, which belongs to it.
+    #[arg(long, value_name = "VALUE", conflicts_with = "full")]
+    pub(crate) to: Option<String>,
     /// Wait for the end and print the ledger.
     #[arg(long)]
     pub(crate) wait: bool,
     /// As --wait, and show the progress of every stage.
     #[arg(long)]
     pub(crate) watch: bool,
+}
+
+fn parameter(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("write a name, `=` and a value".to_owned()),
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Polls {
+    /// Only this pipeline.
+    pub(crate) name: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -193,6 +220,15 @@ pub(crate) struct Runs {
 pub(crate) struct RunId {
     /// Id of the run.
     pub(crate) run: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Quotas {
+    /// Only this quota.
+    pub(crate) name: Option<String>,
+    /// Remove a quota that no pipeline uses.
+    #[arg(long, value_name = "NAME", conflicts_with = "name")]
+    pub(crate) delete: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -262,6 +298,18 @@ mod tests {
         assert!(parse(&["quarantine", "drop", "--all", "--code", "type"]).is_err());
         assert!(parse(&["quarantine", "drop", "--all"]).is_ok());
         assert!(parse(&["quarantine", "drop", "--id", "3", "4"]).is_ok());
+    }
+
+    #[test]
+    fn a_run_takes_parameters_and_a_range_or_everything() {
+        let parse = |args: &[&str]| Cli::try_parse_from([&["tributary", "run"], args].concat());
+        assert!(parse(&["orders", "--set", "region"]).is_err());
+        assert!(parse(&["orders", "--set", "=eu"]).is_err());
+        assert!(parse(&["orders", "--full", "--from", "1997-01-01"]).is_err());
+        let args = ["orders", "--set", "region=eu", "--set", "q=a=b", "--from", "1", "--to", "2"];
+        let Command::Run(run) = parse(&args).unwrap().command else { panic!("another command") };
+        let parameters = [("region", "eu"), ("q", "a=b")];
+        assert_eq!(run.parameters, parameters.map(|(key, value)| (key.into(), value.into())));
     }
 
     #[test]

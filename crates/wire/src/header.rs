@@ -1,8 +1,18 @@
 use bytes::Bytes;
-use model::{BatchHeader, BatchId};
+use model::{BatchHeader, BatchId, PushWindow};
 use prost::Message;
 
-use crate::{DecodeError, record};
+use crate::{DecodeError, ledger, record};
+
+/// Returns what a ledger entry tells of the run of a batch, if that accounts for pushed records.
+#[must_use]
+pub fn push_run(header: &BatchHeader) -> Option<ledger::PushRun> {
+    header.push.map(|window| ledger::PushRun {
+        revision: header.revision,
+        window_start_ms: window.start_ms,
+        window_end_ms: window.end_ms,
+    })
+}
 
 pub(crate) fn to_wire(header: &BatchHeader) -> record::BatchHeader {
     record::BatchHeader {
@@ -16,6 +26,9 @@ pub(crate) fn to_wire(header: &BatchHeader) -> record::BatchHeader {
         cursor_before: header.cursor_before.clone(),
         cursor_after: header.cursor_after.clone(),
         extracted: header.extracted,
+        push: header
+            .push
+            .map(|PushWindow { start_ms, end_ms }| record::PushWindow { start_ms, end_ms }),
     }
 }
 
@@ -49,5 +62,8 @@ pub(crate) fn decode(bytes: Bytes) -> Result<BatchHeader, DecodeError> {
         cursor_before: header.cursor_before,
         cursor_after: header.cursor_after,
         extracted: header.extracted,
+        push: header
+            .push
+            .map(|record::PushWindow { start_ms, end_ms }| PushWindow { start_ms, end_ms }),
     })
 }

@@ -13,6 +13,7 @@ mod tests;
 pub use decode::{decode, decode_header};
 pub use encode::{EncodedRecords, encode, encode_records};
 pub use error::DecodeError;
+pub use header::push_run;
 pub use prost::Message;
 pub use quarantine::{Quarantined, Reason, decode_quarantined, encode_quarantined};
 
@@ -61,4 +62,9 @@ contract!(
     /// `tributary.control.v1`: what people and other services ask of Tributary.
     control,
     "tributary.control.v1"
+);
+contract!(
+    /// `tributary.ingest.v1`: records that other programs push.
+    ingest,
+    "tributary.ingest.v1"
 );

@@ -151,6 +151,7 @@ fn header() -> BatchHeader {
         cursor_before: String::new(),
         cursor_after: "{\"line\":9}".to_owned(),
         extracted: 9,
+        push: None,
     }
 }
 

@@ -63,6 +63,26 @@ impl Format for Csv {
     }
 }
 
+/// Opens a CSV text that is in memory, with any columns. `name` stands for it in messages.
+///
+/// # Errors
+///
+/// Stops where the text has no header.
+pub(crate) fn text(
+    name: &str,
+    bytes: bytes::Bytes,
+    config: &spec::CsvSource,
+    limits: Limits,
+) -> Result<Box<dyn Text>, Error> {
+    let csv = Csv {
+        dialect: Dialect { delimiter: config.delimiter, quote: config.quote },
+        encoding: config.encoding,
+        null_values: config.null_values.clone(),
+        shape: Shape::default(),
+    };
+    csv.begin(Input::of_bytes(name, bytes, config.encoding)?, limits)
+}
+
 impl Source {
     /// Takes the settings; no file is touched.
     pub(crate) fn new(

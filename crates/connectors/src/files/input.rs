@@ -7,6 +7,7 @@ use std::{
     time::{Duration, UNIX_EPOCH},
 };
 
+use bytes::Bytes;
 use connect::Error;
 use flate2::bufread::MultiGzDecoder;
 use spec::Encoding;
@@ -116,6 +117,32 @@ impl Input {
             path: path.to_owned(),
             stamp,
             gzip,
+            reader,
+            decoder,
+            ended: false,
+            window: Vec::new(),
+            start: 0,
+            settled: 0,
+            passed: Passed::default(),
+        })
+    }
+
+    /// Takes a text that is in memory. `name` stands for it in messages.
+    ///
+    /// # Errors
+    ///
+    /// When its first bytes tell that it is no text.
+    pub(crate) fn of_bytes(name: &str, bytes: Bytes, encoding: Encoding) -> Result<Self, Error> {
+        let (decoder, mark) = Decoder::detect(&bytes, encoding).map_err(|unreadable| {
+            Error::stop(format!("`{name}` {}", unreadable.what), unreadable.hint)
+        })?;
+        let stamp = Stamp { size: bytes.len() as u64, modified_ns: 0 };
+        let mut reader: Box<dyn BufRead + Send> = Box::new(std::io::Cursor::new(bytes));
+        reader.consume(mark);
+        Ok(Self {
+            path: name.to_owned(),
+            stamp,
+            gzip: false,
             reader,
             decoder,
             ended: false,

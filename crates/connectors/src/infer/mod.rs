@@ -75,6 +75,15 @@ impl Sample {
     }
 }
 
+/// Guesses the schema of records that were read; nothing if there are none.
+pub(crate) fn of_records<'a>(records: impl IntoIterator<Item = &'a RecordBatch>) -> Option<Schema> {
+    let mut sample = Sample::default();
+    for records in records {
+        sample.add(records);
+    }
+    (sample.records > 0).then(|| sample.schema())
+}
+
 /// Guesses the schema of all files from some records of some of them, the first and the last file
 /// included.
 ///

@@ -7,9 +7,11 @@
 //! - The position of a record is its line in NDJSON, and its ordinal in an array, both from 1.
 
 mod array;
+mod elements;
 mod gathered;
 mod lines;
 mod object;
+pub mod pushed;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -20,6 +22,7 @@ use connect::{Error, Limits, PartCursor, Parts, Reader, Stream};
 use model::{Contract, Schema};
 use spec::JsonLayout;
 
+pub(crate) use self::elements::cuts;
 use self::{array::ArrayText, lines::LinesText};
 use crate::{
     files::{Files, Format, Input, Text, blocking},

@@ -85,6 +85,11 @@ impl Table {
         }
     }
 
+    /// Returns the number of columns.
+    pub(super) fn fields(&self) -> usize {
+        self.columns.len()
+    }
+
     /// Returns the columns and which records carry them.
     pub(super) fn finish(self) -> (RecordBatch, Vec<Option<BooleanBuffer>>) {
         let mut fields = Vec::with_capacity(self.columns.len());

@@ -90,17 +90,7 @@ impl Selected {
     }
 
     pub(super) fn field_type(&self) -> FieldType {
-        match self.format {
-            Format::Boolean => FieldType::Boolean,
-            Format::Int2 | Format::Int4 | Format::Int8 => FieldType::Integer,
-            Format::Double => FieldType::Double,
-            Format::Numeric { precision, scale } => FieldType::Decimal { precision, scale },
-            Format::Text => FieldType::Text,
-            Format::Json => FieldType::Json,
-            Format::Bytes => FieldType::Bytes,
-            Format::Date => FieldType::Date,
-            Format::Timestamp => FieldType::Timestamp,
-        }
+        self.format.field_type()
     }
 }
 
@@ -111,6 +101,21 @@ fn decimal(modifier: i32) -> Option<Format> {
 }
 
 impl Format {
+    /// The type that the values get.
+    pub(super) fn field_type(self) -> FieldType {
+        match self {
+            Self::Boolean => FieldType::Boolean,
+            Self::Int2 | Self::Int4 | Self::Int8 => FieldType::Integer,
+            Self::Double => FieldType::Double,
+            Self::Numeric { precision, scale } => FieldType::Decimal { precision, scale },
+            Self::Text => FieldType::Text,
+            Self::Json => FieldType::Json,
+            Self::Bytes => FieldType::Bytes,
+            Self::Date => FieldType::Date,
+            Self::Timestamp => FieldType::Timestamp,
+        }
+    }
+
     /// Tells whether a value has no place in the type of the column: an infinite time, not a number.
     pub(super) fn is_out_of_range(self, bytes: &[u8]) -> bool {
         match self {
@@ -126,6 +131,19 @@ impl Format {
             }
             Self::Numeric { scale, .. } => numeric(bytes, scale).is_none(),
             _ => false,
+        }
+    }
+
+    /// Returns roughly what a value takes in a message.
+    pub(super) fn encoded_size(self, bytes: Option<&[u8]>) -> usize {
+        match self {
+            Self::Boolean => 1,
+            Self::Int2 | Self::Int4 | Self::Int8 | Self::Double | Self::Timestamp => 8,
+            Self::Numeric { precision: ..=18, .. } => 8,
+            Self::Numeric { .. } => 16,
+            Self::Date => 3,
+            // The length takes one byte or two.
+            Self::Text | Self::Json | Self::Bytes => bytes.map_or(1, |bytes| bytes.len() + 2),
         }
     }
 

@@ -1,5 +1,6 @@
 //! PostgreSQL tables.
 
+mod capture;
 mod catalog;
 mod decode;
 mod encode;
@@ -11,5 +12,6 @@ mod source;
 mod target;
 mod types;
 
+pub(crate) use capture::Source as Capture;
 pub(crate) use source::Source;
 pub(crate) use target::Target;

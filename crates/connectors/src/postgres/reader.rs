@@ -8,7 +8,7 @@ use std::{
 
 use arrow_array::RecordBatch;
 use async_trait::async_trait;
-use connect::Error;
+use connect::{Error, RunOptions};
 use futures::StreamExt;
 use sqlx::{Connection, PgConnection, postgres::PgConnectOptions};
 
@@ -18,7 +18,7 @@ use super::{
 };
 use crate::sql::{
     cursor::Cursor,
-    quote::{Identifier, Table, list},
+    quote::{Identifier, Origin, list},
     reader::{Gather, Problem, RowKey, Rows, Stop, raw},
 };
 
@@ -29,7 +29,7 @@ const LONGEST_TRANSACTION: Duration = Duration::from_secs(60);
 #[derive(Debug, Clone)]
 pub(super) struct Reading {
     pub(super) options: PgConnectOptions,
-    pub(super) table: Table,
+    pub(super) origin: Origin,
     /// What fails when reading fails.
     pub(super) what: String,
     pub(super) columns: Vec<Selected>,
@@ -38,6 +38,7 @@ pub(super) struct Reading {
     /// Index of the cursor column.
     pub(super) cursor: Option<usize>,
     pub(super) lag: Duration,
+    pub(super) run: Arc<RunOptions>,
     /// Values may be larger than a page.
     pub(super) guarded: bool,
 }
@@ -45,8 +46,12 @@ pub(super) struct Reading {
 /// Reads the table with one COPY after the other.
 pub(super) struct Copies {
     reading: Reading,
+    /// A transaction that is open already and is read to its end, however long that takes.
+    session: Option<PgConnection>,
     schema: Arc<arrow_schema::Schema>,
     builders: Vec<Builder>,
+    /// What identifies the row in hand; its memory is used again for the next one.
+    row: RowKey,
 }
 
 impl Copies {
@@ -58,9 +63,16 @@ impl Copies {
             .collect();
         Self {
             builders: builders(&reading),
+            row: RowKey::default(),
             schema: Arc::new(arrow_schema::Schema::new(fields)),
             reading,
+            session: None,
         }
+    }
+
+    /// Reads in this session's transaction instead of transactions of its own.
+    pub(super) fn within(reading: Reading, session: PgConnection) -> Self {
+        Self { session: Some(session), ..Self::new(reading) }
     }
 
     /// Values for the query: a COPY takes no parameters.
@@ -69,6 +81,11 @@ impl Copies {
         let mut settings = vec![("tributary.lag".to_owned(), format!("{micros} microseconds"))];
         if let Some(high) = &cursor.high {
             settings.push(("tributary.high".to_owned(), high.clone()));
+        }
+        for (name, value) in [("from", &self.reading.run.from), ("to", &self.reading.run.to)] {
+            if let Some(value) = value {
+                settings.push((format!("tributary.{name}"), value.clone()));
+            }
         }
         for (index, value) in cursor.after.iter().enumerate() {
             settings.push((format!("tributary.after_{index}"), value.clone()));
@@ -105,7 +122,7 @@ impl Copies {
         format!(
             "copy (select {} from {} where {} order by {}) to stdout (format binary)",
             list(selected),
-            reading.table,
+            reading.origin,
             self.condition(cursor),
             list(self.order(cursor).iter().map(|index| name(&reading.columns[*index]))),
         )
@@ -129,6 +146,16 @@ impl Copies {
                 self.reading.columns[column].base
             )
         };
+        // A range has neither rows without a value nor rows beyond it.
+        let run = &self.reading.run;
+        for (bound, sign, is_set) in
+            [("from", ">=", run.from.is_some()), ("to", "<=", run.to.is_some())]
+        {
+            if let Some(change) = self.reading.cursor.filter(|_| is_set) {
+                let column = name(&self.reading.columns[change]);
+                conditions.push(format!("{column} {sign} {}", setting(bound.to_owned(), change)));
+            }
+        }
         if cursor.after.len() == order.len() {
             let after = order
                 .iter()
@@ -157,10 +184,18 @@ impl Copies {
 
     async fn copy(&mut self, gather: &mut Gather) -> Result<bool, Halt> {
         let began = Instant::now();
-        let mut connection = PgConnection::connect_with(&self.reading.options).await?;
-        sqlx::raw_sql("begin isolation level repeatable read read only")
-            .execute(&mut connection)
-            .await?;
+        let given = self.session.take();
+        let longest = if given.is_some() { Duration::MAX } else { LONGEST_TRANSACTION };
+        let mut connection = match given {
+            Some(session) => session,
+            None => {
+                let mut session = PgConnection::connect_with(&self.reading.options).await?;
+                sqlx::raw_sql("begin isolation level repeatable read read only")
+                    .execute(&mut session)
+                    .await?;
+                session
+            }
+        };
         for (name, value) in self.settings(&gather.cursor) {
             sqlx::query("select set_config($1, $2, true)")
                 .bind(name)
@@ -175,9 +210,12 @@ impl Copies {
         while let Some(piece) = stream.next().await {
             rows.push(&piece?);
             while rows.next(&mut fields) {
-                let left = LONGEST_TRANSACTION.saturating_sub(began.elapsed());
-                if !gather.make_way(left).await? {
-                    return Ok(false);
+                // The time is asked once a chunk, not once a row.
+                if gather.is_held() {
+                    let left = longest.saturating_sub(began.elapsed());
+                    if !gather.make_way(left).await? {
+                        return Ok(false);
+                    }
                 }
                 self.row(rows.bytes(), &fields, gather);
                 if gather.is_full() {
@@ -194,28 +232,18 @@ impl Copies {
     fn row(&mut self, bytes: &[u8], fields: &[Option<Range<usize>>], gather: &mut Gather) {
         let values: Vec<Option<&[u8]>> =
             fields.iter().map(|field| field.clone().map(|range| &bytes[range])).collect();
+        self.identify(&values);
         let columns = &self.reading.columns;
-        let text = |index: usize| {
-            values[index].map(|value| {
-                let mut text = String::new();
-                columns[index].format.write_text(value, &mut text);
-                text
-            })
-        };
-        let key: Vec<_> = self.reading.key.iter().map(|index| text(*index)).collect();
-        let change = self.reading.cursor.and_then(text);
-        let row = RowKey {
-            key: key.iter().cloned().collect(),
-            shown: key.into_iter().map(Option::unwrap_or_default).collect(),
-            change: change.map(|change| (change.clone(), change)),
-        };
         let size: usize = values.iter().flatten().map(|value| value.len()).sum();
         match self.problem(&values, size, gather.limits.record_bytes) {
             None => {
-                for (builder, value) in self.builders.iter_mut().zip(&values) {
+                let mut encoded = 0;
+                let appended = self.builders.iter_mut().zip(columns).zip(&values);
+                for ((builder, column), value) in appended {
+                    encoded += column.format.encoded_size(*value);
                     builder.append(*value);
                 }
-                gather.accept(&row, size + 8 * self.builders.len());
+                gather.accept(&self.row, encoded);
             }
             Some(problem) => {
                 let most = gather.limits.record_bytes;
@@ -228,8 +256,36 @@ impl Copies {
                     });
                     (column.name.as_str(), text)
                 });
-                gather.refuse(&row, problem, raw(texts, most));
+                gather.refuse(&self.row, problem, raw(texts, most));
             }
+        }
+    }
+
+    /// Sets `row` to what identifies the row with these values.
+    fn identify(&mut self, values: &[Option<&[u8]>]) {
+        let Self { reading: Reading { columns, key, cursor, .. }, row, .. } = self;
+        let write = |index: usize, text: &mut String| {
+            text.clear();
+            if let Some(value) = values[index] {
+                columns[index].format.write_text(value, text);
+            }
+        };
+        row.shown.resize_with(key.len(), String::new);
+        for (text, index) in row.shown.iter_mut().zip(&*key) {
+            write(*index, text);
+        }
+        if key.iter().all(|index| values[*index].is_some()) {
+            row.key.get_or_insert_default().clone_from(&row.shown);
+        } else {
+            row.key = None;
+        }
+        match cursor.filter(|index| values[*index].is_some()) {
+            Some(index) => {
+                let (shown, kept) = row.change.get_or_insert_default();
+                write(index, shown);
+                kept.clone_from(shown);
+            }
+            None => row.change = None,
         }
     }
 

@@ -1,7 +1,7 @@
-use std::time::Duration;
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use connect::{Error, Limits, Part, PartCursor, Parts, Stream};
+use connect::{Error, Limits, Part, PartCursor, Parts, RunOptions, Stream};
 use model::{Contract, Field, Schema};
 use sqlx::{PgConnection, PgPool, Postgres, pool::PoolConnection, postgres::PgConnectOptions};
 
@@ -15,7 +15,7 @@ use super::{
 use crate::sql::{
     columns::{Declared, column_exists, key, no_table},
     cursor::Cursor,
-    quote::{Identifier, Table, statement},
+    quote::{Identifier, Origin, Table, statement},
     reader::Reader,
 };
 
@@ -25,8 +25,9 @@ pub(crate) struct Source {
     pool: PgPool,
     address: String,
     read: spec::TableRead,
-    table: Table,
+    origin: Origin,
     declared: Declared,
+    run: Arc<RunOptions>,
 }
 
 impl Source {
@@ -42,19 +43,27 @@ impl Source {
         accepted: &[String],
         variables: &crate::Variables,
     ) -> Result<Self, Error> {
-        let options = pool::options(&config.url, variables)?;
+        // A query of the user's cannot write, whatever it calls.
+        let options = pool::options(&config.url, variables)?
+            .options([("default_transaction_read_only", "on")]);
         Ok(Self {
             address: pool::address(&options),
             pool: pool::pool(options.clone()),
             options,
-            table: Table::parse(&config.read.table)?,
+            origin: Origin::parse(&config.read.rows)?,
             read: config.read.clone(),
             declared: Declared::new(contract, schema, accepted),
+            run: Arc::default(),
         })
     }
 
+    /// Reads for a run that was started so.
+    pub(crate) fn for_run(self, run: &Arc<RunOptions>) -> Self {
+        Self { run: Arc::clone(run), ..self }
+    }
+
     fn what(&self) -> String {
-        format!("table `{}` at {} cannot be read", self.table.plain(), self.address)
+        format!("{} at {} cannot be read", self.origin.shown(), self.address)
     }
 
     async fn connect(&self) -> Result<PoolConnection<Postgres>, Error> {
@@ -62,11 +71,20 @@ impl Source {
     }
 
     async fn columns(&self, connection: &mut PgConnection) -> Result<Vec<CatalogColumn>, Error> {
-        let columns = catalog::columns(connection, &self.table)
-            .await
-            .map_err(|error| whole(&self.what(), error))?;
+        let columns = match &self.origin {
+            Origin::Table(table) => catalog::columns(connection, table).await,
+            Origin::Query(query) => catalog::query_columns(connection, query).await,
+        };
+        let columns = columns.map_err(|error| whole(&self.what(), error))?;
         if columns.is_empty() {
-            return Err(no_table(&self.table.plain()));
+            return Err(no_table(&self.origin.shown()));
+        }
+        let mut names = HashSet::new();
+        if let Some(twice) = columns.iter().find(|column| !names.insert(&column.name)) {
+            return Err(Error::stop(
+                format!("{} has two columns `{}`", self.origin.shown(), twice.name),
+                "give one of them another name with `as`",
+            ));
         }
         Ok(columns)
     }
@@ -75,12 +93,15 @@ impl Source {
     async fn reading(&self) -> Result<Reading, Error> {
         let mut connection = self.connect().await?;
         let columns = self.columns(&mut connection).await?;
-        let table = self.table.plain();
+        let table = self.origin.shown();
         let names: Vec<_> = columns.iter().map(|column| column.name.as_str()).collect();
         self.declared.check(&table, &names)?;
-        let unique = catalog::unique(&mut connection, &self.table)
-            .await
-            .map_err(|error| whole(&self.what(), error))?;
+        let unique = match &self.origin {
+            Origin::Table(table) => catalog::unique(&mut connection, table)
+                .await
+                .map_err(|error| whole(&self.what(), error))?,
+            Origin::Query(_) => Vec::new(),
+        };
         let primary = unique.iter().find(|(primary, _)| *primary);
         let primary = primary.map(|(_, columns)| columns.as_slice());
         let key = key(&table, &self.read.key, primary, &names)?;
@@ -95,24 +116,20 @@ impl Source {
         if let Some(cursor) = cursor {
             self.check_lag(&columns[cursor])?;
         }
-        // Values are kept outside of the row only where the table has such a relation with
-        // something in it; all others fit a page, compressed.
-        let guarded: bool = sqlx::query_scalar(
-            "select coalesce(c.relkind not in ('r', 'm') or \
-             pg_relation_size(nullif(c.reltoastrelid, 0)) > 0, false) \
-             from pg_class c where c.oid = to_regclass($1)",
-        )
-        .bind(self.table.to_string())
-        .fetch_one(&mut *connection)
-        .await
-        .map_err(|error| whole(&self.what(), error))?;
+        let guarded = match &self.origin {
+            Origin::Table(table) => catalog::may_be_large(&mut connection, table)
+                .await
+                .map_err(|error| whole(&self.what(), error))?,
+            Origin::Query(_) => true,
+        };
         Ok(Reading {
             options: self.options.clone(),
-            table: self.table.clone(),
+            origin: self.origin.clone(),
             what: self.what(),
             key: key.iter().filter_map(place).collect(),
             cursor,
             lag: self.read.lag,
+            run: Arc::clone(&self.run),
             guarded,
             columns: columns.iter().map(Selected::new).collect(),
         })
@@ -125,9 +142,9 @@ impl Source {
         }
         Err(Error::stop(
             format!(
-                "`lag` is a time, but the cursor column `{}` of table `{}` is {}",
+                "`lag` is a time, but the cursor column `{}` of {} is {}",
                 cursor.name,
-                self.table.plain(),
+                self.origin.shown(),
                 cursor.declared
             ),
             "set `lag: 0s`, or use a date or timestamp as cursor",
@@ -145,7 +162,7 @@ impl Source {
             }
             _ => "true".to_owned(),
         };
-        let sql = format!("select exists (select 1 from {} where {condition})", reading.table);
+        let sql = format!("select exists (select 1 from {} where {condition})", reading.origin);
         let mut query = sqlx::query_scalar(statement(sql));
         if let (Some(_), Some(high)) = (reading.cursor, &start.high) {
             query = query.bind(high.clone());
@@ -179,15 +196,15 @@ impl connect::Source for Source {
         let reading = self.reading().await?;
         let key: Vec<_> =
             reading.key.iter().map(|index| format!("`{}`", reading.columns[*index].name)).collect();
-        let sql = format!("select 1 from {} limit 1", reading.table);
+        let sql = format!("select 1 from {} limit 1", reading.origin);
         let mut connection = self.connect().await?;
         sqlx::query(statement(sql))
             .execute(&mut *connection)
             .await
             .map_err(|error| whole(&self.what(), error))?;
         Ok(format!(
-            "table `{}` at {} has {} columns and the key {}",
-            self.table.plain(),
+            "{} at {} has {} columns and the key {}",
+            self.origin.shown(),
             self.address,
             reading.columns.len(),
             key.join(", ")
@@ -243,11 +260,8 @@ impl connect::Source for Source {
 
     async fn parts(&self, cursors: &[PartCursor], full: bool) -> Result<Parts, Error> {
         let reading = self.reading().await?;
-        let last = cursors.iter().find(|cursor| cursor.part.is_empty());
-        let start = match last {
-            Some(last) if !full => Cursor::parse(&last.cursor)?.restart(reading.cursor.is_some()),
-            _ => Cursor::default(),
-        };
+        let incremental = reading.cursor.is_some();
+        let start = Cursor::start(cursors, full, incremental, &self.run)?;
         let mut parts = Parts::default();
         if self.has_news(&reading, &start).await? {
             parts.with_news.push(Part {
@@ -268,7 +282,7 @@ impl connect::Source for Source {
     ) -> Result<Box<dyn connect::Reader>, Error> {
         let cursor = Cursor::parse(cursor)?;
         let reading = self.reading().await?;
-        let (table, lag) = (self.table.plain(), self.read.lag);
+        let (table, lag) = (self.origin.plain(), self.read.lag);
         let copies = Copies::new(reading);
         Ok(Box::new(Reader::start(copies, table, lag, cursor, extraction_base, limits)))
     }

@@ -21,14 +21,14 @@ impl Declared {
     ///
     /// Stops the run for a declared column that is gone, and for a new one if the contract says
     /// `freeze`.
-    pub(crate) fn check(&self, table: &str, columns: &[&str]) -> Result<(), Error> {
+    pub(crate) fn check(&self, rows: &str, columns: &[&str]) -> Result<(), Error> {
         let Some(schema) = &self.schema else {
             return Ok(());
         };
         for field in &schema.fields {
             if !columns.contains(&field.name.as_str()) {
                 return Err(Error::stop(
-                    format!("table `{table}` has no column `{}`", field.name),
+                    format!("{rows} has no column `{}`", field.name),
                     format!("remove `{}` from the schema, or bring the column back", field.name),
                 ));
             }
@@ -42,7 +42,7 @@ impl Declared {
             if !known {
                 return Err(Error::stop(
                     format!(
-                        "table `{table}` has a new column `{column}` and the contract says `columns: freeze`"
+                        "{rows} has a new column `{column}` and the contract says `columns: freeze`"
                     ),
                     format!(
                         "add `{column}` to the schema, or set `columns: evolve` or `discard_value`"
@@ -60,7 +60,7 @@ impl Declared {
 ///
 /// Stops the run where there is neither, or a declared one does not exist.
 pub(crate) fn key(
-    table: &str,
+    rows: &str,
     declared: &[String],
     primary: Option<&[String]>,
     columns: &[&str],
@@ -68,12 +68,12 @@ pub(crate) fn key(
     let key = if declared.is_empty() { primary.unwrap_or_default() } else { declared };
     if key.is_empty() {
         return Err(Error::stop(
-            format!("table `{table}` has no primary key"),
+            format!("{rows} has no primary key"),
             "name the columns that identify a row in `key:` of the source",
         ));
     }
     for name in key {
-        column_exists(table, name, columns)?;
+        column_exists(rows, name, columns)?;
     }
     Ok(key.to_vec())
 }
@@ -81,21 +81,21 @@ pub(crate) fn key(
 /// # Errors
 ///
 /// Stops the run where the table has no such column.
-pub(crate) fn column_exists(table: &str, name: &str, columns: &[&str]) -> Result<(), Error> {
+pub(crate) fn column_exists(rows: &str, name: &str, columns: &[&str]) -> Result<(), Error> {
     if columns.contains(&name) {
         Ok(())
     } else {
         Err(Error::stop(
-            format!("table `{table}` has no column `{name}`"),
+            format!("{rows} has no column `{name}`"),
             format!("it has {}", columns.join(", ")),
         ))
     }
 }
 
 /// Says that a table is not there.
-pub(crate) fn no_table(table: &str) -> Error {
+pub(crate) fn no_table(rows: &str) -> Error {
     Error::stop(
-        format!("table `{table}` does not exist or may not be read"),
+        format!("{rows} does not exist or may not be read"),
         "see `tributary discover` for the tables that can be read",
     )
 }

@@ -1,4 +1,4 @@
-use connect::Error;
+use connect::{Error, PartCursor, RunOptions};
 use serde::{Deserialize, Serialize};
 
 /// Where reading a table stands. JSON on the wire.
@@ -39,6 +39,23 @@ impl Cursor {
             )
             .because(cause)
         })
+    }
+
+    /// Returns where a run starts that gets `cursors`.
+    ///
+    /// # Errors
+    ///
+    /// Stops the run for a text that is none.
+    pub(crate) fn start(
+        cursors: &[PartCursor],
+        full: bool,
+        incremental: bool,
+        options: &RunOptions,
+    ) -> Result<Self, Error> {
+        let last = cursors.iter().find(|cursor| cursor.part.is_empty());
+        let Some(last) = last.filter(|_| !full) else { return Ok(Self::default()) };
+        let last = Self::parse(&last.cursor)?;
+        if options.resumed && !last.end { Ok(last) } else { Ok(last.restart(incremental)) }
     }
 
     pub(crate) fn to_text(&self) -> String {

@@ -139,6 +139,54 @@ impl fmt::Display for Table {
     }
 }
 
+/// Where rows are read from. `Display` gives what stands behind `from`.
+///
+/// A query is the user's own SQL. It runs as a sub-select, read-only, with the rights of the
+/// connection that the user gave.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Origin {
+    Table(Table),
+    Query(String),
+}
+
+impl Origin {
+    /// # Errors
+    ///
+    /// As [`Table::parse`].
+    pub(crate) fn parse(rows: &spec::Rows) -> Result<Self, Error> {
+        Ok(match rows {
+            spec::Rows::Table(table) => Self::Table(Table::parse(table)?),
+            spec::Rows::Query(query) => Self::Query(query.clone()),
+        })
+    }
+
+    /// Returns what the ids of the rows begin with.
+    pub(crate) fn plain(&self) -> String {
+        match self {
+            Self::Table(table) => table.plain(),
+            Self::Query(_) => "query".to_owned(),
+        }
+    }
+
+    /// Names it in a sentence.
+    pub(crate) fn shown(&self) -> String {
+        match self {
+            Self::Table(table) => format!("table `{}`", table.plain()),
+            Self::Query(_) => "the query".to_owned(),
+        }
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Table(table) => table.fmt(f),
+            // The query may end with a comment, which takes the rest of its line.
+            Self::Query(query) => write!(f, "({query}\n) as \"rows\""),
+        }
+    }
+}
+
 /// Splits behind the closing quote; a doubled quote stands for one.
 fn split_quoted(text: &str) -> Option<(String, &str)> {
     let mut name = String::new();

@@ -65,6 +65,7 @@ impl Reader {
                 sender: sender.clone(),
                 held: None,
                 ids: StringBuilder::new(),
+                id: String::new(),
                 positions: Vec::new(),
                 refused: Vec::new(),
                 bytes: 0,
@@ -111,6 +112,7 @@ async fn run(rows: &mut impl Rows, gather: &mut Gather) -> Result<(), Stop> {
 }
 
 /// What identifies a row.
+#[derive(Default)]
 pub(crate) struct RowKey {
     /// Values of the key as an id shows them.
     pub(crate) shown: Vec<String>,
@@ -132,12 +134,19 @@ pub(crate) struct Gather {
     /// A chunk is kept back until it is known whether it is the last one.
     held: Option<(Chunk, Cursor)>,
     ids: StringBuilder,
+    /// Memory for the id in hand.
+    id: String,
     positions: Vec<u64>,
     refused: Vec<RefusedRaw>,
     bytes: usize,
 }
 
 impl Gather {
+    /// Tells whether a chunk waits for [`Gather::make_way`].
+    pub(crate) fn is_held(&self) -> bool {
+        self.held.is_some()
+    }
+
     /// Gives away the chunk before, now that there is a further row. Tells whether to go on: not
     /// if nobody took it in that time.
     pub(crate) async fn make_way(&mut self, patience: Duration) -> Result<bool, Stop> {
@@ -155,12 +164,15 @@ impl Gather {
         Ok(true)
     }
 
-    /// Takes a row whose values were taken.
+    /// Takes a row whose values were taken; `size` is what they take in a message.
     pub(crate) fn accept(&mut self, row: &RowKey, size: usize) {
         self.cursor.row += 1;
-        self.ids.append_value(self.id(row));
+        let mut id = std::mem::take(&mut self.id);
+        self.write_id(row, &mut id);
+        self.ids.append_value(&id);
         self.positions.push(self.cursor.row);
-        self.bytes += size;
+        self.bytes += size + id.len();
+        self.id = id;
         self.advance(row);
     }
 
@@ -168,8 +180,10 @@ impl Gather {
     pub(crate) fn refuse(&mut self, row: &RowKey, problem: Problem, raw: Vec<u8>) {
         self.cursor.row += 1;
         self.bytes += raw.len();
+        let mut id = String::new();
+        self.write_id(row, &mut id);
         self.refused.push(RefusedRaw {
-            id: self.id(row),
+            id,
             position: self.cursor.row,
             code: problem.code,
             message: problem.message,
@@ -179,29 +193,32 @@ impl Gather {
         self.advance(row);
     }
 
-    fn id(&self, row: &RowKey) -> String {
-        let mut id = String::with_capacity(self.table.len() + 16);
+    fn write_id(&self, row: &RowKey, id: &mut String) {
+        id.clear();
         let change = row.change.as_ref().map(|(shown, _)| shown.as_str());
-        write_id(&mut id, &self.table, &row.shown, change);
-        id
+        write_id(id, &self.table, &row.shown, change);
     }
 
     fn advance(&mut self, row: &RowKey) {
         // There is no way to go on behind a row without a key: the one before it is kept.
         let Some(key) = &row.key else { return };
-        self.cursor.after.clear();
-        if let Some((_, change)) = row.change.as_ref().filter(|_| !self.cursor.nulls) {
-            self.cursor.after.push(change.clone());
+        let change = row.change.as_ref().filter(|_| !self.cursor.nulls).map(|(_, change)| change);
+        // The texts of the row before make room for those of this one.
+        let after = &mut self.cursor.after;
+        after.resize_with(key.len() + usize::from(change.is_some()), String::new);
+        for (text, value) in after.iter_mut().zip(change.into_iter().chain(key)) {
+            text.clone_from(value);
+        }
+        if let Some(change) = change {
             let moment = |text: &str| Moment::parse(text.strip_prefix("t:").unwrap_or(text));
             // With a lag reading starts behind the greatest value; without one, and for all types
             // but times, the order of the rows is the order of the values.
             let lower = self.lag > Duration::ZERO
                 && self.cursor.high.as_deref().and_then(moment) > moment(change);
             if !lower && self.cursor.high.as_ref() != Some(change) {
-                self.cursor.high = Some(change.clone());
+                self.cursor.high.get_or_insert_default().clone_from(change);
             }
         }
-        self.cursor.after.extend_from_slice(key);
     }
 
     pub(crate) fn is_full(&self) -> bool {

@@ -26,7 +26,7 @@ fn civil(days: i64) -> (i64, i64, i64) {
 }
 
 /// Returns the day counted from 1970-01-01.
-fn days(year: i64, month: i64, day: i64) -> i64 {
+pub(crate) fn days(year: i64, month: i64, day: i64) -> i64 {
     let year = if month <= 2 { year - 1 } else { year };
     let era = year.div_euclid(400);
     let year_of_era = year.rem_euclid(400);

@@ -9,7 +9,7 @@ use sqlx::{
 
 use super::types::kind;
 use crate::sql::{
-    quote::Table,
+    quote::{Identifier, Table, statement},
     shape::{Column, Shape},
 };
 
@@ -54,6 +54,20 @@ pub(super) async fn columns(
     .bind(table.name.name().to_owned())
     .fetch_all(connection)
     .await
+}
+
+/// Returns the columns of a query, without running it.
+pub(super) async fn query_columns(
+    connection: &mut SqliteConnection,
+    query: &str,
+) -> Result<Vec<CatalogColumn>, sqlx::Error> {
+    // Temporary views are kept outside of the file, which may be open for reading only.
+    let view = Table { schema: None, name: Identifier::known("_tributary_query") };
+    let create = statement(format!("create temporary view {view} as {query}"));
+    sqlx::query(create).execute(&mut *connection).await?;
+    let columns = columns(connection, &view).await?;
+    sqlx::query(statement(format!("drop view temp.{view}"))).execute(connection).await?;
+    Ok(columns)
 }
 
 /// Returns the names of the columns of the primary key, in its order.

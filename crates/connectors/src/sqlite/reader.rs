@@ -7,7 +7,7 @@ use std::{
 
 use arrow_array::RecordBatch;
 use async_trait::async_trait;
-use connect::Error;
+use connect::{Error, RunOptions};
 use futures::TryStreamExt;
 use model::FieldType;
 use sqlx::{
@@ -22,7 +22,7 @@ use super::{
 };
 use crate::sql::{
     cursor::Cursor,
-    quote::{Identifier, Table, list, statement},
+    quote::{Identifier, Origin, list, statement},
     reader::{Gather, Problem, RowKey, Rows, Stop, raw},
     text::Moment,
 };
@@ -34,7 +34,7 @@ const LONGEST_TRANSACTION: Duration = Duration::from_secs(2);
 #[derive(Debug, Clone)]
 pub(super) struct Reading {
     pub(super) options: SqliteConnectOptions,
-    pub(super) table: Table,
+    pub(super) origin: Origin,
     /// What fails when reading fails.
     pub(super) what: String,
     pub(super) columns: Vec<Selected>,
@@ -43,6 +43,7 @@ pub(super) struct Reading {
     /// Index of the cursor column.
     pub(super) cursor: Option<usize>,
     pub(super) lag: Duration,
+    pub(super) run: Arc<RunOptions>,
 }
 
 /// A column to read.
@@ -74,8 +75,8 @@ impl Reading {
             let name = self.cursor.map_or("", |cursor| &self.columns[cursor].name);
             Error::stop(
                 format!(
-                    "`lag` is a time, but values of the cursor column `{name}` of table `{}` are not written as one",
-                    self.table.plain()
+                    "`lag` is a time, but values of the cursor column `{name}` of {} are not written as one",
+                    self.origin.shown()
                 ),
                 "set `lag: 0s`, or use a column with texts like `2024-01-31 23:59:59` as cursor",
             )
@@ -123,7 +124,7 @@ impl Selects {
             "select {}, {} from {} where {condition} order by {}",
             list(selected),
             large.collect::<Vec<_>>().join(" or "),
-            reading.table,
+            reading.origin,
             list(self.order(cursor).iter().map(|index| name(&reading.columns[*index]))),
         )
     }
@@ -141,6 +142,14 @@ impl Selects {
         if let Some(change) = self.reading.cursor {
             let is = if cursor.nulls { "is null" } else { "is not null" };
             conditions.push(format!("{} {is}", name(&columns[change])));
+        }
+        // A range has neither rows without a value nor rows beyond it.
+        let run = &self.reading.run;
+        for (bound, sign) in [(&run.from, ">="), (&run.to, "<=")] {
+            if let (Some(change), Some(bound)) = (self.reading.cursor, bound) {
+                conditions.push(format!("{} {sign} ?", name(&columns[change])));
+                values.push(Value::Text(bound.clone()));
+            }
         }
         let order = self.order(cursor);
         if cursor.after.len() == order.len() {

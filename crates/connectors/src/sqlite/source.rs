@@ -1,5 +1,7 @@
+use std::sync::Arc;
+
 use async_trait::async_trait;
-use connect::{Error, Limits, Part, PartCursor, Parts, Stream};
+use connect::{Error, Limits, Part, PartCursor, Parts, RunOptions, Stream};
 use model::{Contract, Field, FieldType, Schema};
 use sqlx::{Connection, Row, SqliteConnection};
 
@@ -14,7 +16,7 @@ use super::{
 use crate::sql::{
     columns::{Declared, column_exists, key, no_table},
     cursor::Cursor,
-    quote::{Identifier, Table, list, statement},
+    quote::{Identifier, Origin, Table, list, statement},
     reader::Reader,
     text::Moment,
 };
@@ -27,6 +29,7 @@ pub(crate) struct Source {
     path: String,
     read: spec::TableRead,
     declared: Declared,
+    run: Arc<RunOptions>,
 }
 
 impl Source {
@@ -41,11 +44,21 @@ impl Source {
             path: config.path.clone(),
             read: config.read.clone(),
             declared: Declared::new(contract, schema, accepted),
+            run: Arc::default(),
         }
     }
 
+    /// Reads for a run that was started so.
+    pub(crate) fn for_run(self, run: &Arc<RunOptions>) -> Self {
+        Self { run: Arc::clone(run), ..self }
+    }
+
     fn what(&self) -> String {
-        format!("table `{}` in `{}` cannot be read", self.read.table, self.path)
+        let rows = match &self.read.rows {
+            spec::Rows::Table(table) => format!("table `{table}`"),
+            spec::Rows::Query(_) => "the query".to_owned(),
+        };
+        format!("{rows} in `{}` cannot be read", self.path)
     }
 
     fn failed(&self, error: sqlx::Error) -> Error {
@@ -61,22 +74,32 @@ impl Source {
     async fn columns(
         &self,
         connection: &mut SqliteConnection,
-        table: &Table,
+        origin: &Origin,
     ) -> Result<Vec<CatalogColumn>, Error> {
-        let columns =
-            catalog::columns(connection, table).await.map_err(|error| self.failed(error))?;
+        let columns = match origin {
+            Origin::Table(table) => catalog::columns(connection, table).await,
+            Origin::Query(query) => catalog::query_columns(connection, query).await,
+        };
+        let columns = columns.map_err(|error| self.failed(error))?;
         if columns.is_empty() {
-            return Err(no_table(&table.plain()));
+            return Err(no_table(&origin.shown()));
         }
         Ok(columns)
     }
 
+    fn origin(&self) -> Result<Origin, Error> {
+        Ok(match Origin::parse(&self.read.rows)? {
+            Origin::Table(table) => Origin::Table(main_table(table)?),
+            query @ Origin::Query(_) => query,
+        })
+    }
+
     /// Looks at the table and decides how to read it.
     async fn reading(&self) -> Result<Reading, Error> {
-        let table = main_table(Table::parse(&self.read.table)?)?;
+        let origin = self.origin()?;
         let mut connection = self.connect().await?;
-        let columns = self.columns(&mut connection, &table).await?;
-        let shown = table.plain();
+        let columns = self.columns(&mut connection, &origin).await?;
+        let shown = origin.shown();
         let names: Vec<_> = columns.iter().map(|column| column.name.as_str()).collect();
         self.declared.check(&shown, &names)?;
         let primary = catalog::primary_key(&columns);
@@ -96,6 +119,7 @@ impl Source {
             key: key.iter().filter_map(place).collect(),
             cursor,
             lag: self.read.lag,
+            run: Arc::clone(&self.run),
             columns: columns
                 .iter()
                 .map(|column| Selected {
@@ -104,7 +128,7 @@ impl Source {
                     required: is_required(column, &primary),
                 })
                 .collect(),
-            table,
+            origin,
         })
     }
 
@@ -118,7 +142,7 @@ impl Source {
             condition = format!("{name} is null or {name} >= ?");
             from = Some(reading.start_from(high)?);
         }
-        let sql = format!("select exists (select 1 from {} where {condition})", reading.table);
+        let sql = format!("select exists (select 1 from {} where {condition})", reading.origin);
         let query = sqlx::query(statement(sql));
         let query = match from {
             Some(value) => bind(query, value),
@@ -133,11 +157,11 @@ impl Source {
     async fn schema(
         &self,
         connection: &mut SqliteConnection,
-        table: &Table,
+        origin: &Origin,
         columns: &[CatalogColumn],
     ) -> Result<Schema, Error> {
         let names = list(columns.iter().map(|column| Identifier::known(column.name.clone())));
-        let sql = format!("select {names} from {table} limit {SAMPLE}");
+        let sql = format!("select {names} from {origin} limit {SAMPLE}");
         let rows = sqlx::query(statement(sql))
             .fetch_all(connection)
             .await
@@ -208,8 +232,8 @@ impl connect::Source for Source {
         let reading = self.reading().await?;
         let key = reading.key.iter().map(|index| format!("`{}`", reading.columns[*index].name));
         Ok(format!(
-            "table `{}` in `{}` has {} columns and the key {}",
-            reading.table.plain(),
+            "{} in `{}` has {} columns and the key {}",
+            reading.origin.shown(),
             self.path,
             reading.columns.len(),
             list(key)
@@ -228,7 +252,8 @@ impl connect::Source for Source {
         .map_err(|error| self.failed(error))?;
         let mut streams = Vec::new();
         for name in tables {
-            let table = Table { schema: None, name: Identifier::known(name.clone()) };
+            let table =
+                Origin::Table(Table { schema: None, name: Identifier::known(name.clone()) });
             let columns = self.columns(&mut connection, &table).await?;
             streams.push(Stream {
                 schema: self.schema(&mut connection, &table, &columns).await?,
@@ -240,19 +265,16 @@ impl connect::Source for Source {
     }
 
     async fn infer(&self) -> Result<Schema, Error> {
-        let table = main_table(Table::parse(&self.read.table)?)?;
+        let origin = self.origin()?;
         let mut connection = self.connect().await?;
-        let columns = self.columns(&mut connection, &table).await?;
-        self.schema(&mut connection, &table, &columns).await
+        let columns = self.columns(&mut connection, &origin).await?;
+        self.schema(&mut connection, &origin, &columns).await
     }
 
     async fn parts(&self, cursors: &[PartCursor], full: bool) -> Result<Parts, Error> {
         let reading = self.reading().await?;
-        let last = cursors.iter().find(|cursor| cursor.part.is_empty());
-        let start = match last {
-            Some(last) if !full => Cursor::parse(&last.cursor)?.restart(reading.cursor.is_some()),
-            _ => Cursor::default(),
-        };
+        let incremental = reading.cursor.is_some();
+        let start = Cursor::start(cursors, full, incremental, &self.run)?;
         let mut parts = Parts::default();
         if self.has_news(&reading, &start).await? {
             parts.with_news.push(Part {
@@ -273,7 +295,7 @@ impl connect::Source for Source {
     ) -> Result<Box<dyn connect::Reader>, Error> {
         let cursor = Cursor::parse(cursor)?;
         let reading = self.reading().await?;
-        let (table, lag) = (reading.table.plain(), self.read.lag);
+        let (table, lag) = (reading.origin.plain(), self.read.lag);
         let selects = Selects::new(reading);
         Ok(Box::new(Reader::start(selects, table, lag, cursor, extraction_base, limits)))
     }

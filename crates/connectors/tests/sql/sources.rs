@@ -1,9 +1,9 @@
 use std::time::Duration;
 
 use arrow_array::{Array, StringArray, cast::AsArray, types::Int64Type};
-use connect::{Chunk, Limits, PartCursor, Source};
-use model::{ColumnPolicy, Contract, Ids, Schema};
-use spec::TableRead;
+use connect::{Chunk, Limits, PartCursor, RunOptions, Source};
+use model::{ColumnPolicy, Contract, FieldType, Ids, Schema};
+use spec::{Rows, TableRead};
 
 use crate::support::{Db, Wanted, field, for_each_database};
 
@@ -15,6 +15,8 @@ for_each_database!(
     a_late_commit_within_the_lag_is_found,
     the_start_does_not_creep_back,
     rows_without_a_cursor_value_are_read_in_every_run,
+    a_range_holds_its_ends_and_no_row_without_a_value,
+    a_run_that_paused_goes_on_behind_its_last_row,
     a_deleted_row_is_missing_from_the_next_snapshot,
     a_row_that_is_too_large_is_refused_alone,
     a_null_in_the_key_is_refused_and_not_lost,
@@ -25,6 +27,8 @@ for_each_database!(
     a_lag_needs_a_time,
     the_menu_shows_tables_with_keys_and_types,
     a_source_is_checked,
+    a_query_stands_in_the_place_of_a_table,
+    a_query_cannot_write,
 );
 
 fn reads(read: TableRead) -> Wanted {
@@ -207,6 +211,56 @@ async fn rows_without_a_cursor_value_are_read_in_every_run(database: Db) {
     assert_eq!(run(&*source, &end).await.0, [1, 3, 4, 6], "the greatest value was kept");
 }
 
+async fn a_range_holds_its_ends_and_no_row_without_a_value(database: Db) {
+    database
+        .sql(
+            "create table t (id bigint primary key, n bigint); \
+             insert into t values (1, 10), (2, 9), (3, null), (4, 11), (5, 100), (6, 12)",
+        )
+        .await;
+    let wanted = reads(by("n", Duration::ZERO));
+    let range = |from: Option<&str>, to: Option<&str>| RunOptions {
+        from: from.map(str::to_owned),
+        to: to.map(str::to_owned),
+        ..RunOptions::default()
+    };
+    for (options, keys) in [
+        (range(Some("10"), Some("12")), vec![1, 4, 6]),
+        (range(None, Some("10")), vec![2, 1]),
+        (range(Some("12"), None), vec![6, 5]),
+        (range(Some("13"), Some("99")), vec![]),
+    ] {
+        let source = database.source_for(&wanted, options.clone());
+        assert_eq!(run(&*source, "").await.0, keys, "{options:?}");
+    }
+    let broken = database.source_for(&wanted, range(Some("x'; drop table t --"), None));
+    let mut reader = broken.open("", "", 1, few()).await.unwrap();
+    assert!(!database.is_postgres() || reader.next().await.is_err());
+    assert_eq!(database.sql("select count(*) from t").await, ["6"]);
+}
+
+async fn a_run_that_paused_goes_on_behind_its_last_row(database: Db) {
+    database
+        .sql(
+            "create table t (id bigint primary key, n bigint); \
+             insert into t values (1, 5), (2, 5), (3, 5), (4, 5), (5, 1)",
+        )
+        .await;
+    let resumed = RunOptions { resumed: true, ..RunOptions::default() };
+    for (wanted, order) in [
+        (Wanted::default(), vec![1, 2, 3, 4, 5]),
+        (reads(by("n", Duration::ZERO)), vec![5, 1, 2, 3, 4]),
+    ] {
+        let chunks = read(&*database.source(&wanted, None), "", few()).await;
+        assert_eq!(keys(&chunks), order);
+        let source = database.source_for(&wanted, resumed.clone());
+        assert_eq!(run(&*source, &chunks[0].cursor).await.0, order[3..]);
+        // A part that was read to its end begins as in any run.
+        let end = &chunks.last().unwrap().cursor;
+        assert_eq!(run(&*source, end).await, run(&*database.source(&wanted, None), end).await);
+    }
+}
+
 async fn a_deleted_row_is_missing_from_the_next_snapshot(database: Db) {
     database.sql("create table t (id bigint primary key, x text); insert into t values (1, 'a'), (2, 'b')").await;
     let source = database.source(&Wanted::default(), None);
@@ -312,7 +366,8 @@ async fn the_menu_shows_tables_with_keys_and_types(database: Db) {
     database
         .sql("create table a (id integer primary key, price decimal(10,2), note text not null, at timestamp); create table b (x text); insert into a values (1, 2.50, 'x', '2024-01-01 10:00:00')")
         .await;
-    let source = database.source(&reads(TableRead { table: "a".to_owned(), ..table() }), None);
+    let source =
+        database.source(&reads(TableRead { rows: Rows::Table("a".to_owned()), ..table() }), None);
     let menu = source.discover().await.unwrap();
     let names: Vec<_> = menu.iter().map(|stream| stream.name.as_str()).collect();
     assert_eq!(names, ["a", "b"]);
@@ -334,4 +389,59 @@ async fn a_source_is_checked(database: Db) {
     database.sql("create table t (id bigint primary key, x text)").await;
     let told = database.source(&Wanted::default(), None).check().await.unwrap();
     assert!(told.contains("2 columns") && told.contains("`id`"), "{told}");
+}
+
+fn query(text: &str, cursor: Option<&str>) -> Wanted {
+    let (rows, cursor) = (Rows::Query(text.to_owned()), cursor.map(str::to_owned));
+    reads(TableRead { rows, key: vec!["id".to_owned()], cursor, ..table() })
+}
+
+async fn a_query_stands_in_the_place_of_a_table(database: Db) {
+    database
+        .sql(
+            "create table t (id integer primary key, n integer, money decimal(12,2)); \
+             insert into t values (1, 10, 1.5), (2, 20, 2.5), (3, 30, 3.5), (4, 40, 4.5)",
+        )
+        .await;
+    let text = "select id, n, money, n + 1 as more from t where n > 10 -- not the first";
+    let source = database.source(&query(text, Some("n")), None);
+    let schema = source.infer().await.unwrap();
+    let names: Vec<_> = schema.fields.iter().map(|field| field.name.as_str()).collect();
+    assert_eq!(names, ["id", "n", "money", "more"]);
+    let decimal = FieldType::Decimal { precision: 12, scale: 2 };
+    assert_eq!(schema.field("money").unwrap().field_type, decimal);
+    let limits = Limits { chunk_records: 2, ..Limits::default() };
+    let chunks = read(source.as_ref(), "", limits).await;
+    assert_eq!(ids(&chunks), ["query/2@20 #1", "query/3@30 #2", "query/4@40 #3"]);
+    assert_eq!(ids(&read(source.as_ref(), &chunks[0].cursor, limits).await), ["query/4@40 #3"]);
+    database.sql("insert into t values (5, 50, 0)").await;
+    let last = PartCursor { part: String::new(), cursor: chunks[1].cursor.clone() };
+    let parts = source.parts(&[last], false).await.unwrap();
+    let chunks = read(source.as_ref(), &parts.with_news[0].cursor, limits).await;
+    assert_eq!(ids(&chunks).last().unwrap(), "query/5@50 #2");
+    assert!(source.check().await.unwrap().contains("the query"));
+}
+
+async fn a_query_cannot_write(database: Db) {
+    database.sql("create table t (id integer primary key); insert into t values (1)").await;
+    if database.is_postgres() {
+        database
+            .sql(
+                "create function wipe() returns int language sql as \
+                 'delete from t; select 1'",
+            )
+            .await;
+    }
+    let text = if database.is_postgres() {
+        "select wipe() as id"
+    } else {
+        "select id from t); delete from t; select * from (select 1 as id"
+    };
+    let source = database.source(&query(text, None), None);
+    let tried = async {
+        let parts = source.parts(&[], false).await?;
+        source.open("", &parts.with_news[0].cursor, 1, Limits::default()).await?.next().await
+    };
+    assert!(tried.await.is_err());
+    assert_eq!(database.sql("select count(*) from t").await, ["1"]);
 }

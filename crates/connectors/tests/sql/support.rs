@@ -2,7 +2,7 @@ use std::sync::{Arc, LazyLock, Mutex, Weak};
 
 use arrow_array::{ArrayRef, Int64Array, RecordBatch, StringArray};
 use arrow_buffer::BooleanBuffer;
-use connectors::Variables;
+use connectors::Context;
 use model::{
     Batch, BatchHeader, BatchId, Contract, Field, FieldType, Ids, Operation, Records, RunId, Schema,
 };
@@ -98,7 +98,7 @@ impl Db {
 
     pub(crate) fn target(&self, wanted: &Wanted) -> Arc<dyn connect::Target> {
         let pipeline = wanted.pipeline(self.system(), self.source_of(&wanted.read));
-        connectors::target(&pipeline, &pipeline.targets[0], &variables()).unwrap()
+        connectors::target(&pipeline, &pipeline.targets[0], &context()).unwrap()
     }
 
     /// A target in the PostgreSQL database of that URL.
@@ -109,7 +109,7 @@ impl Db {
             read: wanted.read.clone(),
         });
         let pipeline = wanted.pipeline(system, source);
-        connectors::target(&pipeline, &pipeline.targets[0], &variables()).unwrap()
+        connectors::target(&pipeline, &pipeline.targets[0], &context()).unwrap()
     }
 
     fn source_of(&self, read: &TableRead) -> spec::Source {
@@ -117,6 +117,7 @@ impl Db {
             Self::Postgres { url, .. } => spec::Source::Postgres(spec::PostgresSource {
                 url: SecretText::new(url),
                 read: read.clone(),
+                capture: None,
             }),
             Self::Sqlite { .. } => {
                 spec::Source::Sqlite(spec::SqliteSource { path: self.path(), read: read.clone() })
@@ -130,12 +131,22 @@ impl Db {
         schema: Option<&Schema>,
     ) -> Arc<dyn connect::Source> {
         let pipeline = wanted.pipeline(self.system(), self.source_of(&wanted.read));
-        connectors::source(&pipeline, schema, &[], &variables()).unwrap()
+        connectors::source(&pipeline, schema, &[], &context()).unwrap()
+    }
+
+    /// A source for a run that was started so.
+    pub(crate) fn source_for(
+        &self,
+        wanted: &Wanted,
+        options: connect::RunOptions,
+    ) -> Arc<dyn connect::Source> {
+        let pipeline = wanted.pipeline(self.system(), self.source_of(&wanted.read));
+        connectors::source(&pipeline, None, &[], &context().for_run(options)).unwrap()
     }
 }
 
-fn variables() -> Variables {
-    Arc::new(|_| None)
+fn context() -> Context {
+    Context::alone(Arc::new(|_| None))
 }
 
 /// Settings of a pipeline under test.
@@ -162,7 +173,7 @@ impl Default for Wanted {
             audit: false,
             contract: Contract::default(),
             read: TableRead {
-                table: "t".to_owned(),
+                rows: spec::Rows::Table("t".to_owned()),
                 key: Vec::new(),
                 cursor: None,
                 lag: std::time::Duration::ZERO,
@@ -177,6 +188,7 @@ impl Wanted {
             name: "p".parse().unwrap(),
             description: String::new(),
             source,
+            connection: None,
             triggers: spec::Triggers::default(),
             schema: None,
             contract: self.contract,
@@ -289,6 +301,7 @@ impl Make {
                 cursor_before: String::new(),
                 cursor_after: String::new(),
                 extracted: u32::try_from(count).unwrap(),
+                push: None,
             },
             records,
         }

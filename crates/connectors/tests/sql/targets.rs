@@ -1,6 +1,9 @@
+use std::{sync::Arc, time::Duration};
+
 use connect::Sweep;
 use model::{Contract, FieldType, Operation, RunId, TablePolicy, TypePolicy};
 use spec::{Deletes, Mode};
+use tokio::time::sleep;
 
 use crate::support::{Db, Wanted, at, field, for_each_database, ints, texts, write};
 
@@ -116,6 +119,43 @@ async fn two_writers_agree_on_overlapping_keys(database: Db) {
         database.sql("select count(*), min(x), max(x) from t").await,
         [format!("200|{newest}|{newest}")]
     );
+}
+
+/// The older record is compared with the target while a newer one is written but not committed yet.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_older_record_that_waited_for_a_newer_one_changes_nothing() {
+    let database = Arc::new(tokio::task::spawn_blocking(Db::postgres).await.unwrap());
+    let target = database.target(&Wanted::default());
+    // The second time, it learns that keys may be there already, and merges from then on.
+    for _ in 0..2 {
+        write(&*target, at(100).ids([1]).text("x", ["first"])).await;
+    }
+    let newer = Arc::clone(&database);
+    let newer = tokio::spawn(async move {
+        newer
+            .sql(
+                "begin; update t set x = 'newer', _version = 500 where id = 1; \
+                 select pg_advisory_xact_lock(7); \
+                 do $$ begin while not exists (select 1 from pg_locks where not granted and \
+                 pg_backend_pid() = any(pg_blocking_pids(pid))) loop perform pg_sleep(0.01); \
+                 end loop; end $$; commit",
+            )
+            .await;
+    });
+    let written = "select 1 from pg_locks where locktype = 'advisory' and objid = 7 and \
+                   database = (select oid from pg_database where datname = current_database())";
+    while database.sql(written).await.is_empty() {
+        // What another session does, one has to ask for.
+        sleep(Duration::from_millis(10)).await;
+    }
+    let older = at(200).ids([1]).text("x", ["older"]);
+    // As the loader does: what can be retried is retried.
+    let older = [older.batch()];
+    while let Err(error) = target.write(&older).await {
+        assert!(matches!(error.remedy, model::Remedy::Retry { .. }), "{}", error.chain());
+    }
+    newer.await.unwrap();
+    assert_eq!(rows(&database).await, ["1|newer"]);
 }
 
 async fn bad_rows_are_refused_alone(database: Db) {

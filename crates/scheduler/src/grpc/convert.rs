@@ -1,18 +1,22 @@
+use std::time::Duration;
+
 use bus::questions::{CheckResult, DiscoveredField, DiscoveredStream, PlanOutcome};
 use chrono::{DateTime, Utc};
-use model::{Field, Schema};
+use model::{Field, PipelineName, Schema};
 use prost_types::Timestamp;
 use spec::{Pipeline, Problem};
 use store::{Quarantined, Run, RunState, Selection, StoredPipeline};
 use wire::control;
 
 use crate::{
+    due::is_continuous,
     error::Error,
     pipelines::{Applied, Change, Planned},
+    shared::SharedChange,
     waiting::waits_for,
 };
 
-fn timestamp(time: DateTime<Utc>) -> Timestamp {
+pub(super) fn timestamp(time: DateTime<Utc>) -> Timestamp {
     Timestamp {
         seconds: time.timestamp(),
         nanos: i32::try_from(time.timestamp_subsec_nanos()).unwrap_or_default(),
@@ -22,12 +26,17 @@ fn timestamp(time: DateTime<Utc>) -> Timestamp {
 pub(super) fn run(run: Run, notes: Vec<String>, now: DateTime<Utc>) -> control::Run {
     let waits_for = waits_for(&run, now);
     let state = match run.state {
+        RunState::Waiting => control::RunState::Waiting,
         RunState::Running => control::RunState::Running,
+        RunState::Paused => control::RunState::Paused,
         RunState::Succeeded => control::RunState::Succeeded,
         RunState::Failed => control::RunState::Failed,
         RunState::Cancelled => control::RunState::Cancelled,
+        RunState::Skipped => control::RunState::Skipped,
     };
     let books = run.books;
+    let range = run.range.unwrap_or_default();
+    let usage = run.usage;
     let targets = books.targets.into_iter().map(|target| control::TargetLedger {
         target: target.target,
         loaded: target.loaded,
@@ -58,6 +67,20 @@ pub(super) fn run(run: Run, notes: Vec<String>, now: DateTime<Utc>) -> control::
         hint: run.hint,
         notes,
         attempt: run.attempt,
+        due_at: run.due_at.map(timestamp),
+        usage: (usage != store::Usage::default()).then_some(control::Usage {
+            calls: usage.calls,
+            received_bytes: usage.received_bytes,
+            waited_quota_ms: usage.waited_quota_ms,
+            slowed_ms: usage.slowed_ms,
+            not_modified: usage.not_modified,
+        }),
+        parameters: run.parameters.into_iter().collect(),
+        range_from: range.from,
+        range_to: range.to,
+        skipped: run.skipped,
+        skipped_until: run.skipped_until.map(timestamp),
+        connection: run.connection.map(|name| name.to_string()).unwrap_or_default(),
     }
 }
 
@@ -75,6 +98,14 @@ pub(super) fn applied(applied: Applied) -> control::AppliedPipeline {
         name: applied.name.to_string(),
         revision: applied.revision,
         change: change(applied.change),
+    }
+}
+
+pub(super) fn shared(shared: SharedChange) -> control::AppliedShared {
+    control::AppliedShared {
+        kind: shared.kind.to_owned(),
+        name: shared.name.to_string(),
+        change: change(shared.change),
     }
 }
 
@@ -138,14 +169,39 @@ pub(super) fn pipeline(
             pipeline.targets.iter().map(|target| target.name.to_string()).collect()
         }),
         yaml: if with_text { stored.revision.yaml.clone() } else { String::new() },
-        triggers: parsed
-            .and_then(|pipeline| pipeline.triggers.every)
-            .map_or_else(String::new, |every| format!("every {}", words(every))),
+        triggers: parsed.map_or_else(String::new, triggers),
     }
 }
 
+/// What starts runs of a pipeline by itself, in words; empty: nothing does.
+pub(super) fn triggers(pipeline: &Pipeline) -> String {
+    let triggers = &pipeline.triggers;
+    let mut parts = Vec::new();
+    if let Some(every) = triggers.every {
+        let jitter = match every.jitter {
+            Duration::ZERO => String::new(),
+            jitter => format!(" and up to {}", words(jitter)),
+        };
+        parts.push(format!("every {}{jitter}", words(every.interval)));
+    }
+    parts.extend(
+        triggers.cron.iter().map(|cron| format!("cron {} {}", cron.as_str(), triggers.timezone)),
+    );
+    if !triggers.after.is_empty() {
+        let names: Vec<&str> = triggers.after.iter().map(PipelineName::as_str).collect();
+        parts.push(format!("after {}", names.join(" and ")));
+    }
+    if is_continuous(pipeline) {
+        parts.push("continuous".to_owned());
+    }
+    if triggers.push.is_some() {
+        parts.push("push".to_owned());
+    }
+    parts.join(", ")
+}
+
 /// A duration in its largest unit that leaves nothing over.
-fn words(duration: std::time::Duration) -> String {
+pub(super) fn words(duration: Duration) -> String {
     let seconds = duration.as_secs();
     let units = [("d", 86_400), ("h", 3_600), ("m", 60)];
     let unit = units.iter().find(|(_, size)| seconds >= *size && seconds.is_multiple_of(*size));
@@ -210,8 +266,6 @@ const MAX_IDS: usize = 10_000;
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]

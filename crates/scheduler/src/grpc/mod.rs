@@ -2,15 +2,18 @@
 
 mod convert;
 mod pipelines;
+mod polls;
 mod quarantine;
+mod quotas;
 mod runs;
 
 use anyhow::Context;
 use tokio::net::TcpListener;
 use tonic::transport::{Server, server::TcpIncoming};
 use wire::control::{
-    pipeline_service_server::PipelineServiceServer,
-    quarantine_service_server::QuarantineServiceServer, run_service_server::RunServiceServer,
+    pipeline_service_server::PipelineServiceServer, poll_service_server::PollServiceServer,
+    quarantine_service_server::QuarantineServiceServer, quota_service_server::QuotaServiceServer,
+    run_service_server::RunServiceServer,
 };
 
 use crate::core::Scheduler;
@@ -22,13 +25,18 @@ const MAX_MESSAGE: usize = 16 * 1024 * 1024;
 pub(crate) async fn serve(scheduler: Scheduler, listener: TcpListener) -> anyhow::Result<()> {
     let pipelines = PipelineServiceServer::new(pipelines::Pipelines(scheduler.clone()))
         .max_decoding_message_size(MAX_MESSAGE);
+    let polls = PollServiceServer::new(polls::Polls(scheduler.clone()));
     let runs = RunServiceServer::new(runs::Runs(scheduler.clone()));
     let quarantine = QuarantineServiceServer::new(quarantine::Quarantine(scheduler.clone()));
+
+    let quotas = QuotaServiceServer::new(quotas::Quotas(scheduler.clone()));
 
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<PipelineServiceServer<pipelines::Pipelines>>().await;
     health.set_serving::<RunServiceServer<runs::Runs>>().await;
+    health.set_serving::<PollServiceServer<polls::Polls>>().await;
     health.set_serving::<QuarantineServiceServer<quarantine::Quarantine>>().await;
+    health.set_serving::<QuotaServiceServer<quotas::Quotas>>().await;
 
     // Two versions of reflection are in use.
     let reflection = || {
@@ -44,7 +52,9 @@ pub(crate) async fn serve(scheduler: Scheduler, listener: TcpListener) -> anyhow
         .add_service(reflection().build_v1alpha().context("reflection v1alpha")?)
         .add_service(pipelines)
         .add_service(runs)
+        .add_service(polls)
         .add_service(quarantine)
+        .add_service(quotas)
         .serve_with_incoming_shutdown(
             TcpIncoming::from(listener),
             scheduler.shutdown().clone().cancelled_owned(),

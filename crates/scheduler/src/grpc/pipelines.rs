@@ -12,6 +12,7 @@ use crate::{
     core::Scheduler,
     error::Error,
     pipelines::{self, Text},
+    shared,
 };
 
 #[derive(Debug)]
@@ -54,14 +55,16 @@ impl PipelineService for Pipelines {
         request: Request<ApplyPipelinesRequest>,
     ) -> Result<Response<ApplyPipelinesResponse>, Status> {
         let texts = texts(request.into_inner().pipelines);
-        let response = match pipelines::apply(&self.0, texts).await? {
-            Ok(applied) => ApplyPipelinesResponse {
+        let response = match shared::apply(&self.0, texts).await? {
+            Ok((applied, shared)) => ApplyPipelinesResponse {
                 applied: applied.into_iter().map(convert::applied).collect(),
                 problems: Vec::new(),
+                shared: shared.into_iter().map(convert::shared).collect(),
             },
             Err(problems) => ApplyPipelinesResponse {
                 applied: Vec::new(),
                 problems: problems.into_iter().map(convert::problem).collect(),
+                shared: Vec::new(),
             },
         };
         Ok(Response::new(response))
@@ -72,14 +75,16 @@ impl PipelineService for Pipelines {
         request: Request<PlanPipelinesRequest>,
     ) -> Result<Response<PlanPipelinesResponse>, Status> {
         let texts = texts(request.into_inner().pipelines);
-        let response = match pipelines::plan(&self.0, texts).await? {
-            Ok(planned) => PlanPipelinesResponse {
+        let response = match shared::plan(&self.0, texts).await? {
+            Ok((planned, shared)) => PlanPipelinesResponse {
                 planned: planned.into_iter().map(convert::planned).collect(),
                 problems: Vec::new(),
+                shared: shared.into_iter().map(convert::shared).collect(),
             },
             Err(problems) => PlanPipelinesResponse {
                 planned: Vec::new(),
                 problems: problems.into_iter().map(convert::problem).collect(),
+                shared: Vec::new(),
             },
         };
         Ok(Response::new(response))

@@ -8,7 +8,7 @@ use wire::control::{
 };
 
 use super::convert;
-use crate::{contents, core::Scheduler, error::Error, replay};
+use crate::{core::Scheduler, error::Error, replay};
 
 /// Records that a list has where nobody asks for a number, and at most.
 const USUAL_LIMIT: u32 = 100;
@@ -24,7 +24,7 @@ fn contents_of(record: &NewQuarantined) -> String {
         && let Ok(batch) = wire::decode(Bytes::from(contents.clone()))
         && !batch.records.is_empty()
     {
-        return contents::to_json(&batch.records, 0).to_string();
+        return serde_json::Value::Object(model::to_json(&batch.records, 0)).to_string();
     }
     record
         .raw

@@ -2,7 +2,7 @@ use std::{pin::Pin, time::Duration};
 
 use futures::Stream;
 use model::RunId;
-use store::{RunState, Trigger};
+use store::{Range, RunState, Trigger};
 use tokio::sync::broadcast::{self, error::RecvError};
 use tonic::{Request, Response, Status};
 use wire::control::{
@@ -39,10 +39,23 @@ impl RunService for Runs {
         &self,
         request: Request<StartRunRequest>,
     ) -> Result<Response<StartRunResponse>, Status> {
-        let StartRunRequest { pipeline, full, confirm_loss, accept_fields } = request.into_inner();
+        let StartRunRequest { pipeline, full, confirm_loss, accept_fields, parameters, from, to } =
+            request.into_inner();
         let name = pipeline.parse().map_err(Error::from)?;
-        let asked =
-            Start { trigger: Trigger::Manual, due_key: None, full, confirm_loss, accept_fields };
+        let range = (from.is_some() || to.is_some()).then_some(Range { from, to });
+        if full && range.is_some() {
+            let why = "a run reads everything or a range, not both; leave one of them out";
+            return Err(Error::Request(why.to_owned()).into());
+        }
+        let asked = Start {
+            trigger: if range.is_some() { Trigger::Backfill } else { Trigger::Manual },
+            full,
+            confirm_loss,
+            accept_fields,
+            parameters: parameters.into_iter().collect(),
+            range,
+            ..Start::default()
+        };
         let run = start::start(&self.0, &name, asked).await?;
         let run = message(&self.0, run).await?;
         Ok(Response::new(StartRunResponse { run: Some(run) }))
@@ -127,7 +140,7 @@ impl Watch {
     async fn next(&mut self) -> Result<Option<Run>, Error> {
         loop {
             if let Some((last, _)) = &self.last {
-                if last.state != RunState::Running {
+                if last.state.has_ended() {
                     return Ok(None);
                 }
                 tokio::select! {

@@ -1,18 +1,28 @@
 //! From a YAML tree to a pipeline.
 
+mod http;
+mod http_news;
+mod http_rules;
+mod http_source;
 mod modes;
+mod outbound;
+mod push;
 mod schema;
 mod secrets;
+mod shared;
 mod source;
 mod step;
 mod target;
+mod triggers;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::collections::BTreeMap;
 
 use model::{ColumnPolicy, Contract, PipelineName, Schema, TablePolicy, TypePolicy};
 
+pub use shared::{is_shared, parse_shared};
+
 use crate::{
-    Pipeline, Places, Problem, Triggers, fields,
+    Pipeline, Places, Problem, fields,
     problem::Problems,
     reader::{At, Keys},
     yaml,
@@ -49,6 +59,8 @@ pub fn parse(file: &str, yaml: &str) -> Result<Pipeline, Vec<Problem>> {
     });
     if let Some(pipeline) = &pipeline {
         modes::check(pipeline, &problems);
+        push::check(pipeline, &problems);
+        triggers::check(pipeline, &problems);
         if let Some(schema) = &pipeline.schema {
             fields::walk(pipeline, schema, &problems);
         }
@@ -67,9 +79,9 @@ fn pipeline(document: &At<'_>, places: Places) -> Option<Pipeline> {
         None => Some(String::new()),
     };
     let source = keys
-        .require("source", "add `source` with csv, json, postgres or sqlite")
-        .and_then(|at| source::source(&at));
-    let triggers = optional(&keys, "triggers", triggers);
+        .require("source", "add `source` with csv, json, http, postgres, sqlite or push")
+        .and_then(|at| Some((source::source(&at)?, source::connection(&at)?)));
+    let triggers = optional(&keys, "triggers", triggers::triggers);
     let schema = optional(&keys, "schema", |at| schema::schema(at).map(Some));
     let contract = optional(&keys, "contract", contract);
     let steps = optional(&keys, "steps", step::steps);
@@ -82,10 +94,12 @@ fn pipeline(document: &At<'_>, places: Places) -> Option<Pipeline> {
         .and_then(|at| target::targets(&at));
 
     let declared: Option<Schema> = schema?;
+    let (source, connection) = source?;
     Some(Pipeline {
         name: name?,
         description: description?,
-        source: source?,
+        source,
+        connection,
         triggers: triggers?,
         schema: declared,
         contract: contract?,
@@ -118,19 +132,6 @@ fn pipeline_name(at: &At<'_>) -> Option<PipelineName> {
             None
         }
     }
-}
-
-fn triggers(at: &At<'_>) -> Option<Triggers> {
-    let keys = at.keys(&["every"])?;
-    let every = optional(&keys, "every", |at| {
-        let every = at.duration()?;
-        if every < Duration::from_secs(1) {
-            at.problem("a run cannot start more than once a second", "write at least `1s`");
-            return None;
-        }
-        Some(Some(every))
-    })?;
-    Some(Triggers { every })
 }
 
 fn contract(at: &At<'_>) -> Option<Contract> {

@@ -1,7 +1,7 @@
 use model::PipelineName;
 
 use super::{
-    optional, secrets,
+    optional, outbound, secrets,
     source::{path, table},
 };
 use crate::{
@@ -9,7 +9,7 @@ use crate::{
     reader::{At, Keys},
 };
 
-const SYSTEMS: [&str; 2] = ["postgres", "sqlite"];
+const SYSTEMS: [&str; 4] = ["postgres", "sqlite", "http", "webhook"];
 const MODES: &str = "use upsert, append or snapshot";
 const DEFAULT_MAX_LOSS_PERCENT: f64 = 20.0;
 
@@ -24,8 +24,18 @@ fn target(name: &str, at: &At<'_>) -> Option<Target> {
     if let Err(error) = &valid {
         at.problem(error.to_string(), "choose another name for the target");
     }
-    let keys = at.keys(&["postgres", "sqlite", "mode", "deletes", "audit"])?;
+    let keys = at.keys(&["postgres", "sqlite", "http", "webhook", "mode", "deletes", "audit"])?;
     let system = keys.only(&SYSTEMS, "system").and_then(|(kind, at)| system(kind, &at));
+    if let Some((TargetSystem::Http(_) | TargetSystem::Webhook(_), _)) = &system {
+        for key in ["mode", "deletes", "audit"] {
+            if let Some(at) = keys.get(key) {
+                at.problem(
+                    format!("`{key}` says how a table is written, and this target has none"),
+                    "remove this key; `mode: once` of an API stands under `http`",
+                );
+            }
+        }
+    }
     let mode = match keys.get("mode") {
         Some(at) => mode(&at),
         None => Some(Mode::Upsert),
@@ -42,17 +52,28 @@ fn system(kind: &str, at: &At<'_>) -> Option<(TargetSystem, String)> {
     let table_of = |keys: &Keys<'_>| {
         keys.require("table", "name the table to write to").and_then(|at| table(&at))
     };
-    if kind == "postgres" {
-        let keys = at.keys(&["url", "table"])?;
-        let url =
-            keys.require("url", "add `url: \"${env:NAME}\"`").and_then(|at| secrets::url(&at));
-        let table = table_of(&keys);
-        Some((TargetSystem::Postgres { url: url? }, table?))
-    } else {
-        let keys = at.keys(&["path", "table"])?;
-        let path = path(&keys);
-        let table = table_of(&keys);
-        Some((TargetSystem::Sqlite { path: path? }, table?))
+    match kind {
+        "postgres" => {
+            let keys = at.keys(&["url", "table"])?;
+            let url =
+                keys.require("url", "add `url: \"${env:NAME}\"`").and_then(|at| secrets::url(&at));
+            let table = table_of(&keys);
+            Some((TargetSystem::Postgres { url: url? }, table?))
+        }
+        "sqlite" => {
+            let keys = at.keys(&["path", "table"])?;
+            let path = path(&keys);
+            let table = table_of(&keys);
+            Some((TargetSystem::Sqlite { path: path? }, table?))
+        }
+        "http" => {
+            let target = outbound::http_target(at)?;
+            Some((TargetSystem::Http(Box::new(target)), String::new()))
+        }
+        _ => {
+            let target = outbound::webhook_target(at)?;
+            Some((TargetSystem::Webhook(Box::new(target)), String::new()))
+        }
     }
 }
 

@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use arrow_array::{ArrayRef, StringArray};
 use arrow_buffer::BooleanBuffer;
-use model::{FieldType, Ids};
+use model::{FieldType, Ids, Operation};
 
 use super::*;
 use crate::{Refused, written};
@@ -337,6 +337,30 @@ fn a_filter_takes_out_what_is_false_and_refuses_what_has_no_answer() {
     assert_eq!(reasons(&outcome.refused), ["2 expression 1 (filter) "]);
     let outcome = step("{a: text}", "filter: \"a\"", &[Some("true")]);
     assert!(outcome.refused[0].message.contains("gives string, not true or false"));
+}
+
+#[test]
+fn a_delete_needs_its_key_alone_and_a_patch_what_it_carries() {
+    let schema = "{id: {type: integer, required: true}, n: {type: integer, required: true}}";
+    let rest = "steps: [{compute: {m: {expression: \"n * 2\", type: integer}}}, \
+                {filter: \"n > 5\"}]\nkey: [id]";
+    let mut records = json(
+        &[("id", &[Some("1"), Some("2"), Some("3")]), ("n", &[None, Some("7"), Some("1")])],
+        &[("n", 0)],
+    );
+    records.operations = Some(vec![Operation::Delete, Operation::Upsert, Operation::Upsert]);
+    let outcome = program("json", schema, rest).apply(&records);
+    assert_eq!((outcome.refused.len(), outcome.filtered), (0, 1));
+    assert_eq!(outcome.records.operation(0), Operation::Delete);
+    let rest = "steps: [{compute: {m: {expression: \"n * 2\", type: integer}}}, \
+                {default: {n: 3}}]\nkey: [id]";
+    let mut records = json(&[("id", &[Some("1")]), ("n", &[None])], &[("n", 0)]);
+    records.operations = Some(vec![Operation::Patch]);
+    let outcome = program("json", schema, rest).apply(&records);
+    assert!(outcome.refused.is_empty());
+    for column in [1, 2] {
+        assert!(!outcome.records.is_present(column, 0));
+    }
 }
 
 #[test]

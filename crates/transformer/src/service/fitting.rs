@@ -93,6 +93,7 @@ mod tests {
             cursor_before: String::new(),
             cursor_after: String::new(),
             extracted: 1,
+            push: None,
         };
         fit(records, &header)
     }

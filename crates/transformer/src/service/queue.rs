@@ -112,8 +112,13 @@ impl Worker {
             tracing::trace!(%error, "the span has no parent");
         }
         let bytes = delivery.damaged_payload().len() as u64;
+        // Sharing the columns costs little.
+        let pushed = header.push.map(|_| batch.clone());
         let done = self.pass_on(batch, bytes, received_at, ending).instrument(span).await;
         match done {
+            Err(Failure::Stop { reason, hint }) if pushed.is_some() => {
+                self.refuse(pushed, &format!("{reason}; {hint}")).await
+            }
             // The run fails and its loaded cursor stays before this batch, so the next run extracts
             // it again. Kept in the queue it would be tried again and again before any later run.
             Err(Failure::Stop { reason, hint }) => {
@@ -133,6 +138,7 @@ impl Worker {
         ending: &CancellationToken,
     ) -> Result<(), Failure> {
         let compiled = self.programs.get(batch.header.revision, ending).await?;
+        let carried = count(batch.records.len());
         let prepared = {
             let (compiled, span) = (Arc::clone(&compiled), Span::current());
             tokio::task::spawn_blocking(move || span.in_scope(|| prepare(&compiled, batch)))
@@ -159,6 +165,7 @@ impl Worker {
             batch: prepared.header.batch.to_string(),
             filtered: prepared.filtered,
             quarantined,
+            extracted: carried,
         })];
         events.extend(self.news(prepared.header.run, prepared.notes));
         self.record(&prepared.header, events).await?;
@@ -171,6 +178,31 @@ impl Worker {
             taken: received_at.elapsed(),
         });
         Ok(())
+    }
+
+    /// Sets a whole batch aside. What was pushed cannot be read again by a later run.
+    async fn refuse(&self, batch: Option<Batch>, why: &str) -> Result<(), Failure> {
+        let Some(Batch { header, records }) = batch else { return Ok(()) };
+        tracing::error!(run.id = %header.run, reason = why, "pushed records are set aside");
+        let refused = (0..records.len()).map(|index| Refused {
+            index,
+            code: "stopped",
+            message: why.to_owned(),
+            step: String::new(),
+            field: String::new(),
+        });
+        let quarantined = count(records.len());
+        if let Some(refused) = self::quarantined(&header, &records, refused.collect()) {
+            self.metrics.refused("stopped");
+            stage::quarantine(&self.bus, &self.pipeline, refused).await?;
+        }
+        let transformed = BatchTransformed {
+            batch: header.batch.to_string(),
+            filtered: 0,
+            quarantined,
+            extracted: quarantined,
+        };
+        self.record(&header, vec![Event::BatchTransformed(transformed)]).await
     }
 
     async fn publish(&self, compiled: &Compiled, prepared: &Prepared) -> Result<(), Failure> {
@@ -202,6 +234,7 @@ impl Worker {
             run: header.run.to_string(),
             attempt: header.attempt,
             event: Some(event),
+            push: wire::push_run(header),
         };
         let entries = events.into_iter().map(entry).collect();
         Ok(self.ledger.record(&self.pipeline, entries).await?)
@@ -212,6 +245,10 @@ impl Worker {
         self.metrics.refused(code);
         Ok(())
     }
+}
+
+fn count(records: usize) -> u32 {
+    u32::try_from(records).unwrap_or(u32::MAX)
 }
 
 /// Runs the program and encodes what goes on.

@@ -27,15 +27,6 @@ pub(super) fn compute(
     field_type: FieldType,
     evaluator: &Evaluator,
 ) -> Vec<Refusal> {
-    let mut refusals = Vec::new();
-    let mut builder = crate::expression::Results::new(field_type, table.len());
-    evaluator.each(table, |row, result| {
-        let result = result.and_then(|value| builder.push(&value));
-        if let Err(failure) = result {
-            builder.push_null();
-            refusals.push(refusal(row, failure, field));
-        }
-    });
     let presence = any_present(
         evaluator
             .fields()
@@ -43,6 +34,19 @@ pub(super) fn compute(
             .filter_map(|name| table.column(name))
             .map(|column| column.presence.as_ref()),
     );
+    let is_present = |row: usize| presence.as_ref().is_none_or(|bits| bits.value(row));
+    let mut refusals = Vec::new();
+    let mut builder = crate::expression::Results::new(field_type, table.len());
+    evaluator.each(table, |row, result| {
+        let result = result.and_then(|value| builder.push(&value));
+        if let Err(failure) = result {
+            builder.push_null();
+            // There is nothing to compute where all that it would be computed of is absent.
+            if is_present(row) {
+                refusals.push(refusal(row, failure, field));
+            }
+        }
+    });
     let column = Column { name: field.to_owned(), field_type, values: builder.finish(), presence };
     crate::typing::refuse_nul(&column, &mut refusals);
     table.set(column);

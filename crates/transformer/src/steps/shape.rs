@@ -34,11 +34,15 @@ pub(super) fn keep(table: &mut Table, names: &[String]) {
     table.columns = names.iter().filter_map(|name| table.column(name).cloned()).collect();
 }
 
-/// Fills null and absent; the field is present in every record then.
+/// Fills null and absent; the field is present in every record then, but for patches without it.
 pub(super) fn default(table: &mut Table, field: &str, value: &str) {
     let Some(index) = table.position(field) else { return };
+    let patches = table.patches();
     let column = &mut table.columns[index];
-    column.presence = None;
+    column.presence = match (column.presence.take(), patches) {
+        (Some(present), Some(patches)) => Some(&present | &!&patches),
+        _ => None,
+    };
     if column.values.null_count() == 0 {
         return;
     }

@@ -2,7 +2,9 @@
 
 mod files;
 mod pipelines;
+mod polls;
 mod quarantine;
+mod quotas;
 mod runs;
 mod server;
 mod watch;
@@ -33,7 +35,9 @@ pub(crate) async fn run(command: Command, global: &Global) -> Result<(), Failure
         Command::Run(run) => runs::start(&server, output, run).await,
         Command::Runs(runs) => runs::list(&server, output, runs).await,
         Command::Watch(run) => watch::watch(&server, output, run.run).await,
+        Command::Polls(given) => polls::list(&server, output, given).await,
         Command::Cancel(run) => runs::cancel(&server, output, run.run).await,
+        Command::Quotas(given) => quotas::run(&server, output, given).await,
         Command::Quarantine(command) => quarantine::run(&server, output, command).await,
         Command::Up(_)
         | Command::Scheduler(_)

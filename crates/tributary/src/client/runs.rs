@@ -23,6 +23,9 @@ pub(crate) async fn start(server: &Server, output: Output, given: cli::Run) -> R
         full: given.full,
         confirm_loss: given.confirm_loss,
         accept_fields: given.accept,
+        parameters: given.parameters.into_iter().collect(),
+        from: given.from,
+        to: given.to,
     };
     let answer = client(server).await?.start_run(request).await;
     let answer = answer.map_err(|status| server.refused(what, &status))?.into_inner();

@@ -74,6 +74,14 @@ async fn follow(
     }
 }
 
+/// Tells whether nothing more will happen to a run.
+fn has_ended(state: RunState) -> bool {
+    match state {
+        RunState::Unspecified | RunState::Waiting | RunState::Running | RunState::Paused => false,
+        RunState::Succeeded | RunState::Failed | RunState::Cancelled | RunState::Skipped => true,
+    }
+}
+
 enum Ended {
     Run(Box<Run>),
     Stream(Status),
@@ -104,7 +112,7 @@ async fn follow_once(
         };
         *last_seen = Some(Instant::now());
         seen(&run)?;
-        if run.state() != RunState::Running {
+        if has_ended(run.state()) {
             return Ok(Ended::Run(Box::new(run)));
         }
     }

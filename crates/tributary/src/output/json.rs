@@ -1,12 +1,16 @@
 //! Answers of the control plane as JSON. The shape is a promise: keys are added, never renamed.
 
+use std::collections::BTreeMap;
+
 use chrono::{DateTime, SecondsFormat};
 use serde_json::{Value, json};
 use wire::control::{
     ApplyPipelinesResponse, Change, CheckPipelineResponse, DiscoverSourceResponse,
     FieldDescription, Ledger, ListQuarantineResponse, Pipeline, PlanPipelinesResponse, Problem,
-    QuarantinedRecord, ReplayQuarantineResponse, Run, RunState,
+    QuarantinedRecord, ReplayQuarantineResponse, Run, RunState, Usage,
 };
+
+use super::quotas::shared_json;
 
 /// A time as RFC 3339 in UTC, or null.
 macro_rules! time {
@@ -33,7 +37,11 @@ pub(crate) fn applied(answer: &ApplyPipelinesResponse) -> Value {
             "change": change(pipeline.change()),
         })
     });
-    json!({ "applied": applied.collect::<Value>(), "problems": problems(&answer.problems) })
+    json!({
+        "applied": applied.collect::<Value>(),
+        "shared": shared_json(&answer.shared),
+        "problems": problems(&answer.problems),
+    })
 }
 
 pub(crate) fn planned(answer: &PlanPipelinesResponse) -> Value {
@@ -54,7 +62,11 @@ pub(crate) fn planned(answer: &PlanPipelinesResponse) -> Value {
             "targets": targets.collect::<Value>(),
         })
     });
-    json!({ "planned": planned.collect::<Value>(), "problems": problems(&answer.problems) })
+    json!({
+        "planned": planned.collect::<Value>(),
+        "shared": shared_json(&answer.shared),
+        "problems": problems(&answer.problems),
+    })
 }
 
 pub(crate) fn checked(answer: &CheckPipelineResponse) -> Value {
@@ -104,6 +116,24 @@ pub(crate) fn run(run: &Run) -> Value {
         "reason": optional(&run.reason),
         "hint": optional(&run.hint),
         "notes": run.notes,
+        "due_at": time!(run.due_at),
+        "usage": run.usage.as_ref().map(usage),
+        "parameters": run.parameters.iter().collect::<BTreeMap<_, _>>(),
+        "from": run.range_from,
+        "to": run.range_to,
+        "skipped": (run.skipped > 0).then_some(run.skipped),
+        "skipped_until": time!(run.skipped_until),
+        "connection": optional(&run.connection),
+    })
+}
+
+fn usage(usage: &Usage) -> Value {
+    json!({
+        "calls": usage.calls,
+        "received_bytes": usage.received_bytes,
+        "waited_quota_ms": usage.waited_quota_ms,
+        "slowed_ms": usage.slowed_ms,
+        "not_modified": usage.not_modified,
     })
 }
 
@@ -132,10 +162,13 @@ pub(crate) fn dropped(records: u64) -> Value {
 pub(crate) fn state(state: RunState) -> &'static str {
     match state {
         RunState::Unspecified => "unknown",
+        RunState::Waiting => "waiting",
         RunState::Running => "running",
+        RunState::Paused => "paused",
         RunState::Succeeded => "succeeded",
         RunState::Failed => "failed",
         RunState::Cancelled => "cancelled",
+        RunState::Skipped => "skipped",
     }
 }
 

@@ -1,7 +1,9 @@
 //! Results on stdout, for people or for programs.
 
 pub(crate) mod json;
+pub(crate) mod polls;
 pub(crate) mod progress;
+pub(crate) mod quotas;
 mod table;
 pub(crate) mod text;
 

@@ -11,6 +11,7 @@ use wire::control::{
 
 use super::{
     json::{change, state},
+    quotas::shared_text,
     table::{draw, grouped, indented},
 };
 
@@ -35,11 +36,16 @@ pub(crate) fn applied(answer: &ApplyPipelinesResponse) -> String {
             change(pipeline.change()).to_owned(),
         ]
     });
-    draw(&["PIPELINE", "REVISION", "CHANGE"], &[1], rows.collect())
+    let mut text = shared_text(&answer.shared);
+    if !answer.applied.is_empty() {
+        text.push_str(&draw(&["PIPELINE", "REVISION", "CHANGE"], &[1], rows.collect()));
+    }
+    text
 }
 
 pub(crate) fn planned(answer: &PlanPipelinesResponse) -> String {
-    let mut text: String = answer.planned.iter().map(planned_pipeline).collect();
+    let mut text = shared_text(&answer.shared);
+    text.extend(answer.planned.iter().map(planned_pipeline));
     if !answer.problems.is_empty() {
         text.push_str(&problems(&answer.problems, "applying would be refused"));
     }
@@ -127,8 +133,9 @@ pub(crate) fn pipeline(pipeline: &Pipeline) -> String {
 
 pub(crate) fn started(run: &Run) -> String {
     let (id, pipeline, revision) = (&run.id, &run.pipeline, run.revision);
+    let going = if run.state() == RunState::Waiting { "waits for a place" } else { "is going" };
     format!(
-        "run {id} of `{pipeline}` (revision {revision}) is going; follow it with `tributary watch {id}`\n"
+        "run {id} of `{pipeline}` (revision {revision}) {going}; follow it with `tributary watch {id}`\n"
     )
 }
 
@@ -142,7 +149,7 @@ pub(crate) fn runs(runs: &[Run]) -> String {
             run.id.clone(),
             run.pipeline.clone(),
             run.trigger.clone(),
-            state(run.state()).to_owned(),
+            in_words(run),
             time!(run.started_at),
             took(run),
             grouped(ledger.extracted),
@@ -162,6 +169,14 @@ pub(crate) fn runs(runs: &[Run]) -> String {
         "QUARANTINED",
     ];
     draw(&heading, &[5, 6, 7, 8], rows.collect())
+}
+
+/// The state of a run; of a skipped one, how many due times it stands for.
+fn in_words(run: &Run) -> String {
+    match run.skipped {
+        0 | 1 => state(run.state()).to_owned(),
+        number => format!("{} ({})", state(run.state()), grouped(number)),
+    }
 }
 
 fn quarantined_in_all(ledger: &Ledger) -> u64 {
@@ -198,6 +213,25 @@ pub(crate) fn ledger(run: &Run) -> String {
     push(&mut text, format_args!("  {}\n", balance(&books)));
     for note in &run.notes {
         push(&mut text, format_args!("  note: {note}\n"));
+    }
+    if let Some(usage) = &run.usage {
+        push(
+            &mut text,
+            format_args!(
+                "  the source answered {} calls with {} bytes",
+                grouped(usage.calls),
+                grouped(usage.received_bytes)
+            ),
+        );
+        for (ms, why) in [
+            (usage.waited_quota_ms, "waited for the quota"),
+            (usage.slowed_ms, "paused because the source was slow"),
+        ] {
+            if ms > 0 {
+                push(&mut text, format_args!("; {} ms {why}", grouped(ms)));
+            }
+        }
+        text.push('\n');
     }
     let label = if run.state() == RunState::Running { "waits for" } else { "reason" };
     for (label, value) in [(label, &run.reason), ("hint", &run.hint)] {

@@ -9,6 +9,20 @@ use std::{
 
 use crate::failure::Failure;
 
+/// Files that tell an address.
+const FILES: [&str; 3] = ["webhooks", "ingest", "address"];
+
+/// Where everything is, as `http://host:port`.
+#[derive(Debug, Clone)]
+pub(super) struct Addresses {
+    /// The gRPC API.
+    pub(super) control: String,
+    /// Webhooks, under `/hooks/<pipeline>`.
+    pub(super) webhooks: String,
+    /// gRPC ingest.
+    pub(super) ingest: String,
+}
+
 /// The folder, locked until this is dropped or the process dies.
 #[derive(Debug)]
 pub(super) struct Folder {
@@ -28,7 +42,7 @@ impl Folder {
         let lock = lock(&path).map_err(fail)??;
         let folder = Self { path, _lock: lock };
         // A process that was killed leaves its address behind.
-        folder.forget_address();
+        folder.forget_addresses();
         Ok(folder)
     }
 
@@ -37,19 +51,29 @@ impl Folder {
         self.path.join(name)
     }
 
-    /// Tells clients where the gRPC API is.
-    pub(super) fn write_address(&self, address: &str) -> io::Result<()> {
-        let fresh = self.path("address.new");
-        fs::write(&fresh, address)?;
-        fs::rename(fresh, self.path("address"))
+    /// Tells clients where everything is. The address of the gRPC API comes last: who sees it finds
+    /// the others.
+    pub(super) fn write_addresses(&self, addresses: &Addresses) -> io::Result<()> {
+        for (name, address) in [
+            (FILES[0], &addresses.webhooks),
+            (FILES[1], &addresses.ingest),
+            (FILES[2], &addresses.control),
+        ] {
+            let fresh = self.path(&format!("{name}.new"));
+            fs::write(&fresh, address)?;
+            fs::rename(fresh, self.path(name))?;
+        }
+        Ok(())
     }
 
     /// Clients no longer find an address here.
-    pub(super) fn forget_address(&self) {
-        if let Err(error) = fs::remove_file(self.path("address"))
-            && error.kind() != io::ErrorKind::NotFound
-        {
-            tracing::warn!(%error, "the address file cannot be removed");
+    pub(super) fn forget_addresses(&self) {
+        for name in FILES {
+            if let Err(error) = fs::remove_file(self.path(name))
+                && error.kind() != io::ErrorKind::NotFound
+            {
+                tracing::warn!(%error, "the file `{name}` cannot be removed");
+            }
         }
     }
 }
@@ -86,7 +110,9 @@ mod tests {
         let parent = tempfile::tempdir().unwrap();
         let path = parent.path().join("data");
         let first = Folder::open(&path).unwrap();
-        first.write_address("http://127.0.0.1:1").unwrap();
+        let url = "http://127.0.0.1:1".to_owned();
+        let addresses = Addresses { control: url.clone(), webhooks: url.clone(), ingest: url };
+        first.write_addresses(&addresses).unwrap();
         let Err(Failure::Told(told)) = Folder::open(&path) else {
             panic!("the folder was locked twice");
         };

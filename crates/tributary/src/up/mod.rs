@@ -6,7 +6,7 @@ mod nats;
 use std::{
     fs,
     io::{self, Write},
-    net::SocketAddr,
+    net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
 };
 
@@ -21,12 +21,17 @@ use runtime::{
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use self::{folder::Folder, nats::Nats};
+use self::{
+    folder::{Addresses, Folder},
+    nats::Nats,
+};
 use crate::{
     cli::Up,
     failure::Failure,
     service::{DEADLINE, Process, install_crypto},
 };
+
+const GIVE_LISTEN: &str = "stop what listens there, or give --listen another address or port 0";
 
 const SERVICES: [&str; 4] = ["scheduler", "extractor", "transformer", "loader"];
 
@@ -52,8 +57,21 @@ async fn serve(
 ) -> Result<(), Failure> {
     let shutdown = shutdown::on_signal().context("signals cannot be listened to")?;
     let folder = Folder::open(data)?;
-    let listener = bind(settings.scheduler.listen).await?;
-    let address = listener.local_addr().context("the gRPC API has no address")?;
+    let listener = bind("the gRPC API", settings.scheduler.listen, GIVE_LISTEN).await?;
+    let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let (push, ingest) = (&settings.extractor.push, &settings.extractor.ingest);
+    let webhooks =
+        bind("the webhook server", push.listen.unwrap_or(any), "set `extractor.push.listen`")
+            .await?;
+    let ingest =
+        bind("gRPC ingest", ingest.listen.unwrap_or(any), "set `extractor.ingest.listen`").await?;
+    let url = |listener: &TcpListener| -> Result<String, Failure> {
+        let address = listener.local_addr().context("a listener has no address")?;
+        Ok(format!("http://{address}"))
+    };
+    let addresses =
+        Addresses { control: url(&listener)?, webhooks: url(&webhooks)?, ingest: url(&ingest)? };
+    let pushes = extractor::Listeners { webhooks: Some(webhooks), ingest: Some(ingest) };
     let web = http::bind(&settings.process.http).await;
     let web = web.context("the address of `http` is not free")?;
 
@@ -64,11 +82,11 @@ async fn serve(
     let ending = shutdown.child_token();
     let mut tasks = Tasks::new(&ending);
     tasks.spawn("http", web.serve(metrics, readiness.clone(), tasks.shutdown()));
-    settings.start(&mut tasks, listener);
-    let announced = announce(&folder, address, ready_file.as_deref(), &readiness);
+    settings.start(&mut tasks, listener, pushes);
+    let announced = announce(&folder, &addresses, ready_file.as_deref(), &readiness);
     let outcome = until_ended(tasks, &mut nats, &ending, announced).await;
 
-    folder.forget_address();
+    folder.forget_addresses();
     if let Some(file) = ready_file {
         // It may never have been written.
         fs::remove_file(file).ok();
@@ -113,28 +131,28 @@ async fn until_ended(
 /// Tells clients, scripts and people as soon as everything is ready.
 async fn announce(
     folder: &Folder,
-    address: SocketAddr,
+    addresses: &Addresses,
     ready_file: Option<&Path>,
     readiness: &Readiness,
 ) -> io::Result<()> {
     readiness.ready().await;
-    let url = format!("http://{address}");
-    folder.write_address(&url)?;
+    let Addresses { control: url, webhooks, ingest } = addresses;
+    folder.write_addresses(addresses)?;
     if let Some(file) = ready_file {
-        fs::write(file, &url)?;
+        fs::write(file, url)?;
     }
     let mut stdout = io::stdout().lock();
     // Nobody may be reading.
     writeln!(stdout, "tributary is ready: gRPC API at {url}, Ctrl-C ends it").ok();
+    writeln!(stdout, "webhooks at {webhooks}/hooks/<pipeline>, gRPC ingest at {ingest}").ok();
     stdout.flush().ok();
     Ok(())
 }
 
-async fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {
-    TcpListener::bind(address).await.map_err(|error| {
-        let hint = "stop what listens there, or give --listen another address or port 0";
-        Failure::new(format!("the gRPC API cannot listen on {address}"), error, hint)
-    })
+async fn bind(what: &str, address: SocketAddr, hint: &str) -> Result<TcpListener, Failure> {
+    TcpListener::bind(address)
+        .await
+        .map_err(|error| Failure::new(format!("{what} cannot listen on {address}"), error, hint))
 }
 
 /// The settings of all services.
@@ -185,10 +203,10 @@ impl Settings {
         self.loader.readiness = readiness.clone();
     }
 
-    fn start(self, tasks: &mut Tasks, listener: TcpListener) {
+    fn start(self, tasks: &mut Tasks, listener: TcpListener, pushes: extractor::Listeners) {
         let ending = tasks.shutdown();
         tasks.spawn("scheduler", scheduler::run_on(listener, self.scheduler, ending.clone()));
-        tasks.spawn("extractor", extractor::run(self.extractor, ending.clone()));
+        tasks.spawn("extractor", extractor::run_on(pushes, self.extractor, ending.clone()));
         tasks.spawn("transformer", transformer::run(self.transformer, ending.clone()));
         tasks.spawn("loader", loader::run(self.loader, ending));
     }

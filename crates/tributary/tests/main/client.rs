@@ -251,7 +251,20 @@ async fn watching_goes_on_after_the_server_was_away() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_is_one_document() {
     let client = Client::new().await;
-    let ended = client.run(&["run", "orders", "--wait", "-o", "json"]).await.expect(0);
+    let ended = client
+        .run(&[
+            "run",
+            "orders",
+            "--set",
+            "region=eu",
+            "--from",
+            "1997-01-01",
+            "--wait",
+            "-o",
+            "json",
+        ])
+        .await
+        .expect(0);
     assert_eq!(
         ended.json(),
         json!({
@@ -279,6 +292,14 @@ async fn a_run_is_one_document() {
             "reason": null,
             "hint": null,
             "notes": [],
+            "due_at": null,
+            "usage": null,
+            "parameters": {"region": "eu"},
+            "from": "1997-01-01",
+            "to": null,
+            "skipped": null,
+            "skipped_until": null,
+            "connection": null,
         })
     );
 }
@@ -312,4 +333,25 @@ async fn a_reader_that_has_seen_enough_is_no_failure() {
     let ended: Ended = child.wait_with_output().unwrap().into();
     assert!(line.contains("tributary"), "{line}");
     assert_eq!(ended.expect(0).stderr, "");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_polling_costs_is_told_in_words_or_as_a_document() {
+    let client = Client::new().await;
+    let ended = client.run(&["polls", "orders"]).await.expect(0);
+    assert_eq!(
+        ended.stdout,
+        "orders: every 10m\n\
+         \x20 polls         144\n\
+         \x20 without news  120 (83 %)\n\
+         \x20 changes       36\n\
+         \x20 calls         150\n\
+         \x20 received      29.3 KiB\n\
+         \x20 freshness     half of 36 changes within 5m 3s, 95 % within 9m 40s\n\
+         \x20 other intervals, by this history:\n\
+         \x20   INTERVAL   CALLS/DAY  RECEIVED/DAY  WITHOUT NEWS  HALF WITHIN  95 % WITHIN\n\
+         \x20   10m (now)        150      29.3 KiB          83 %        5m 3s       9m 40s\n"
+    );
+    let ended = client.run(&["polls", "-o", "json"]).await.expect(0);
+    assert_eq!(ended.json()["pipelines"][0]["freshness"]["median_seconds"], json!(303.0));
 }

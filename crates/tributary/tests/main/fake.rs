@@ -17,14 +17,16 @@ use wire::control::{
     AppliedPipeline, ApplyPipelinesRequest, ApplyPipelinesResponse, CancelRunRequest,
     CancelRunResponse, Change, CheckPipelineRequest, CheckPipelineResponse, CheckResult,
     DeletePipelineRequest, DeletePipelineResponse, DiscoverSourceRequest, DiscoverSourceResponse,
-    DropQuarantineRequest, DropQuarantineResponse, FieldDescription, GetPipelineRequest,
+    DropQuarantineRequest, DropQuarantineResponse, FieldDescription, Freshness, GetPipelineRequest,
     GetPipelineResponse, GetQuarantinedRequest, GetQuarantinedResponse, GetRunRequest,
-    GetRunResponse, Ledger, ListPipelinesRequest, ListPipelinesResponse, ListQuarantineRequest,
-    ListQuarantineResponse, ListRunsRequest, ListRunsResponse, Pipeline, PlanPipelinesRequest,
-    PlanPipelinesResponse, PlannedPipeline, PlannedTarget, Problem, QuarantinedRecord,
+    GetRunResponse, Ledger, ListPipelinesRequest, ListPipelinesResponse, ListPollsRequest,
+    ListPollsResponse, ListQuarantineRequest, ListQuarantineResponse, ListRunsRequest,
+    ListRunsResponse, Pipeline, PlanPipelinesRequest, PlanPipelinesResponse, PlannedPipeline,
+    PlannedTarget, PollEstimate, PolledPipeline, Problem, QuarantinedRecord,
     ReplayQuarantineRequest, ReplayQuarantineResponse, Run, RunState, StartRunRequest,
     StartRunResponse, StreamDescription, TargetLedger, WatchRunRequest, WatchRunResponse,
     pipeline_service_server::{PipelineService, PipelineServiceServer},
+    poll_service_server::{PollService, PollServiceServer},
     quarantine_service_server::{QuarantineService, QuarantineServiceServer},
     run_service_server::{RunService, RunServiceServer},
 };
@@ -37,6 +39,7 @@ pub(crate) async fn start() -> SocketAddr {
     let serving = Server::builder()
         .add_service(PipelineServiceServer::new(fake.clone()))
         .add_service(RunServiceServer::new(fake.clone()))
+        .add_service(PollServiceServer::new(fake.clone()))
         .add_service(QuarantineServiceServer::new(fake))
         .serve_with_incoming(TcpListenerStream::new(listener));
     tokio::spawn(serving);
@@ -70,7 +73,7 @@ impl PipelineService for Fake {
             change: Change::Updated.into(),
         });
         let applied = applied.collect();
-        Ok(Response::new(ApplyPipelinesResponse { applied, problems }))
+        Ok(Response::new(ApplyPipelinesResponse { applied, problems, shared: Vec::new() }))
     }
 
     async fn plan_pipelines(
@@ -94,7 +97,11 @@ impl PipelineService for Fake {
             ],
             result: vec![field("id", "integer", true)],
         }];
-        Ok(Response::new(PlanPipelinesResponse { planned, problems: Vec::new() }))
+        Ok(Response::new(PlanPipelinesResponse {
+            planned,
+            problems: Vec::new(),
+            shared: Vec::new(),
+        }))
     }
 
     async fn check_pipeline(
@@ -259,6 +266,39 @@ fn pipeline(yaml: &str) -> Pipeline {
     }
 }
 
+#[tonic::async_trait]
+impl PollService for Fake {
+    async fn list_polls(
+        &self,
+        _: Request<ListPollsRequest>,
+    ) -> Result<Response<ListPollsResponse>, Status> {
+        let seconds = |seconds| Some(prost_types::Duration { seconds, nanos: 0 });
+        let polled = PolledPipeline {
+            pipeline: "orders".to_owned(),
+            triggers: "every 10m".to_owned(),
+            interval: seconds(600),
+            polls: 144,
+            polls_without_news: 120,
+            changes: 36,
+            calls: 150,
+            received_bytes: 30_000,
+            freshness: Some(Freshness { median: seconds(303), p95: seconds(580), measured: 36 }),
+            estimates: vec![PollEstimate {
+                interval: seconds(600),
+                polls_per_day: 144.0,
+                calls_per_day: 150.0,
+                received_bytes_per_day: 30_000.0,
+                share_without_news: 0.833,
+                freshness_median: seconds(303),
+                freshness_p95: seconds(580),
+                present: true,
+            }],
+            ..PolledPipeline::default()
+        };
+        Ok(Response::new(ListPollsResponse { pipelines: vec![polled] }))
+    }
+}
+
 fn run(id: &str, state: RunState) -> Run {
     let (failed, ended) = (state == RunState::Failed, state != RunState::Running);
     let balanced = state == RunState::Succeeded;
@@ -292,6 +332,9 @@ fn run(id: &str, state: RunState) -> Run {
         hint: if failed { "create it again" } else { "" }.to_owned(),
         notes: Vec::new(),
         attempt: 1,
+        parameters: [("region".to_owned(), "eu".to_owned())].into(),
+        range_from: Some("1997-01-01".to_owned()),
+        ..Run::default()
     }
 }
 

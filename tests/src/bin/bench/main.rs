@@ -1,12 +1,14 @@
 //! How long the main job takes, next to the least that PostgreSQL needs for the same rows.
 //!
-//! `bench [ROWS] [ROUNDS]`: 1,000,000 customers and 3 rounds if they are not given. Every round
+//! `bench webhooks` measures only what is pushed, `bench capture` only change capture. `bench [ROWS] [ROUNDS]`: 1,000,000 customers and 3 rounds if they are not given. Every round
 //! measures every case and its limit, one after the other, so that both meet the same machine.
 //! Prints a table of medians and writes `bench.json` beside the folder of the binary.
 
+mod capture;
 mod limit;
 mod measure;
 mod report;
+mod webhooks;
 
 use std::path::PathBuf;
 
@@ -33,6 +35,11 @@ struct Bench {
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let mut arguments = std::env::args().skip(1);
+    match std::env::args().nth(1).as_deref() {
+        Some("webhooks") => return webhooks::measure().await.map(drop),
+        Some("capture") => return capture::measure().await.map(drop),
+        _ => {}
+    }
     let mut number = |default: u64| arguments.next().map_or(Ok(default), |text| text.parse());
     let (rows, rounds): (u64, u64) = (number(1_000_000)?, number(3)?);
 
@@ -56,7 +63,12 @@ async fn main() -> anyhow::Result<()> {
     report::print(&cases);
     let folder = binary();
     let folder = folder.ancestors().nth(2).context("the binary lies in target/release")?;
-    report::write(&cases, &folder.join("bench.json"))
+    let file = folder.join("bench.json");
+    report::write(&cases, &file)?;
+    drop(bench);
+    let webhooks = webhooks::measure().await?;
+    report::add(&file, webhooks)?;
+    report::add(&file, capture::measure().await?)
 }
 
 impl Bench {

@@ -83,6 +83,15 @@ pub(crate) fn write(cases: &[Case], path: &Path) -> anyhow::Result<()> {
     fs::write(path, text).with_context(|| format!("write {}", path.display()))
 }
 
+/// Adds a case of another kind to what was written.
+pub(crate) fn add(path: &Path, case: Value) -> anyhow::Result<()> {
+    let text = fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
+    let mut list: Vec<Value> = serde_json::from_str(&text)?;
+    list.push(case);
+    let text = serde_json::to_string_pretty(&list)?;
+    fs::write(path, text).with_context(|| format!("write {}", path.display()))
+}
+
 fn medians(
     rounds: &[Measured],
     of: impl Fn(&Measured) -> &BTreeMap<String, f64>,

@@ -1,4 +1,4 @@
-//! Records as JSON, for people.
+//! Records as JSON, for people and for APIs.
 
 use arrow_array::{
     Array,
@@ -7,12 +7,18 @@ use arrow_array::{
 };
 use base64::{Engine, prelude::BASE64_STANDARD};
 use chrono::{DateTime, NaiveDate, SecondsFormat, TimeDelta};
-use model::{FieldType, Records};
 use serde_json::{Map, Value};
+
+use crate::{FieldType, Records};
 
 /// Returns a record as a JSON object. Absent fields are left out; decimals keep their digits as
 /// text; bytes are Base64; times are ISO 8601 in UTC.
-pub(crate) fn to_json(records: &Records, index: usize) -> Value {
+///
+/// # Panics
+///
+/// When `index` is not below [`Records::len`].
+#[must_use]
+pub fn to_json(records: &Records, index: usize) -> Map<String, Value> {
     let schema = records.columns.schema();
     let mut object = Map::new();
     for (column, field) in schema.fields().iter().enumerate() {
@@ -26,7 +32,7 @@ pub(crate) fn to_json(records: &Records, index: usize) -> Value {
         };
         object.insert(field.name().clone(), value);
     }
-    Value::Object(object)
+    object
 }
 
 fn value(array: &dyn Array, field_type: FieldType, index: usize) -> Value {
@@ -68,12 +74,11 @@ fn value(array: &dyn Array, field_type: FieldType, index: usize) -> Value {
 mod tests {
     use std::sync::Arc;
 
+    use super::*;
+    use crate::Ids;
     use arrow_array::{
         ArrayRef, Date32Array, Decimal128Array, RecordBatch, StringArray, TimestampMicrosecondArray,
     };
-    use model::Ids;
-
-    use super::*;
 
     #[test]
     fn every_value_keeps_what_it_says() {
@@ -109,7 +114,7 @@ mod tests {
             operations: None,
         };
         assert_eq!(
-            to_json(&records, 0).to_string(),
+            Value::Object(to_json(&records, 0)).to_string(),
             r#"{"total":"1234567890123456.78","day":"1969-12-31","at":"1970-01-01T00:00:01.500Z","tags":{"a":1.10},"nothing":null}"#
         );
     }

@@ -1,0 +1,542 @@
+//! From batches to what became of them.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Instant,
+};
+
+use connect::{Error, Refused, Written};
+use futures::{StreamExt, TryStreamExt, stream};
+use model::{Batch, Remedy};
+use reqwest::header::HeaderMap;
+use serde_json::{Map, Value};
+
+use super::{
+    Failing, GIVE_UP_AFTER, Target,
+    item::Item,
+    judge::{Failed, Fate, Told, select},
+    sent::{Claimed, Ticket},
+};
+use crate::http::client::{Outgoing, Response};
+
+/// A record with the right to send it.
+struct Work {
+    item: Item,
+    ticket: Ticket,
+    content: Sendable,
+}
+
+/// What is to be sent of a record.
+enum Sendable {
+    Values(Map<String, Value>),
+    Webhook(String),
+}
+
+/// What has become of the records so far.
+struct Progress {
+    written: Mutex<Vec<Written>>,
+    failed: Mutex<Option<Failed>>,
+    /// Something failed that others would meet as well.
+    over: AtomicBool,
+}
+
+impl Progress {
+    fn written(&self, item: &Item, count: impl FnOnce(&mut Written, usize)) {
+        let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        let (batch, index) = item.place;
+        count(&mut written[batch], index);
+    }
+
+    fn loaded(&self, item: &Item) {
+        self.written(item, |written, _| written.loaded += 1);
+    }
+
+    fn unchanged(&self, item: &Item) {
+        self.written(item, |written, _| written.unchanged += 1);
+    }
+
+    fn refused(&self, item: &Item, code: &'static str, message: String, field: String) {
+        self.written(item, |written, index| {
+            written.refused.push(Refused { index, code, message, field });
+        });
+    }
+
+    fn failed(&self, failed: Failed) {
+        if failed.whole {
+            self.over.store(true, Ordering::Relaxed);
+        }
+        let mut worst = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+        let after = worst.as_ref().and_then(|worst| worst.after).max(failed.after);
+        *worst = Some(Failed { after, ..failed });
+    }
+
+    fn is_over(&self) -> bool {
+        self.over.load(Ordering::Relaxed)
+    }
+}
+
+/// The records of one key, oldest first.
+type Chain = VecDeque<Item>;
+
+impl Target {
+    pub(super) async fn write_all(&self, batches: &[Batch]) -> Result<Vec<Written>, Error> {
+        let progress = Progress {
+            written: Mutex::new(vec![Written::default(); batches.len()]),
+            failed: Mutex::default(),
+            over: AtomicBool::new(false),
+        };
+        let chains = self.chains(batches, &progress);
+        if self.config.batch.is_some() {
+            self.in_batches(chains, &progress).await?;
+        } else {
+            stream::iter(chains.into_iter().map(Ok))
+                .try_for_each_concurrent(self.config.in_flight, |chain| {
+                    self.one_by_one(chain, &progress)
+                })
+                .await?;
+        }
+        let failed = progress.failed.into_inner().unwrap_or_else(PoisonError::into_inner);
+        if let Some(failed) = failed {
+            let mut error = Error::retry(failed.reason, "look after the API");
+            error.remedy = Remedy::Retry { after: failed.after };
+            return Err(error);
+        }
+        let mut written = progress.written.into_inner().unwrap_or_else(PoisonError::into_inner);
+        for written in &mut written {
+            written.refused.sort_by_key(|refused| refused.index);
+        }
+        Ok(written)
+    }
+
+    /// Sorts records by key, and refuses those that have none.
+    fn chains(&self, batches: &[Batch], progress: &Progress) -> Vec<Chain> {
+        let mut chains: BTreeMap<String, Vec<Item>> = BTreeMap::new();
+        // In the order of the source, so that the first records are sent first.
+        let mut order = Vec::new();
+        for (number, batch) in batches.iter().enumerate() {
+            for index in 0..batch.records.len() {
+                match Item::new(batch, (number, index), &self.key_fields) {
+                    Ok(item) if self.webhook.is_none() && !self.calls.concerns(&item) => {
+                        progress.unchanged(&item);
+                    }
+                    Ok(item) => {
+                        let chain = chains.entry(item.key.clone()).or_default();
+                        if chain.is_empty() {
+                            order.push(item.key.clone());
+                        }
+                        chain.push(item);
+                    }
+                    Err(refused) => {
+                        let mut written =
+                            progress.written.lock().unwrap_or_else(PoisonError::into_inner);
+                        written[number].refused.push(refused);
+                    }
+                }
+            }
+        }
+        let chain = |key: String| {
+            let mut chain = chains.remove(&key)?;
+            chain.sort_by_key(|item| item.version);
+            Some(Chain::from(chain))
+        };
+        order.into_iter().filter_map(chain).collect()
+    }
+
+    async fn one_by_one(&self, mut chain: Chain, progress: &Progress) -> Result<(), Error> {
+        while let Some(item) = chain.pop_front() {
+            if progress.is_over() {
+                return Ok(());
+            }
+            let work = loop {
+                match self.claim(item.clone(), progress).await? {
+                    Some(Ok(work)) => break Some(work),
+                    Some(Err(_)) if progress.is_over() => return Ok(()),
+                    Some(Err(_)) => self.ledger.changed().await,
+                    None => break None,
+                }
+            };
+            let Some(work) = work else { continue };
+            let made = match (&work.content, &self.webhook) {
+                (Sendable::Webhook(body), Some(webhook)) => {
+                    Ok(webhook.call(&self.client, &work.item, body.clone()))
+                }
+                (Sendable::Values(values), _) => {
+                    self.calls.single(&self.client, &work.item, values)
+                }
+                (Sendable::Webhook(_), None) => unreachable!("only webhooks make such content"),
+            };
+            let outgoing = match made {
+                Ok(outgoing) => outgoing,
+                Err(not_filled) => {
+                    let (message, field) = not_filled.reason()?;
+                    progress.refused(&work.item, "place", message, field);
+                    self.ledger.release(work.ticket, &work.item).await?;
+                    continue;
+                }
+            };
+            let Some(answer) = self.send(&outgoing, progress).await else {
+                return self.ledger.release(work.ticket, &work.item).await;
+            };
+            let delete = work.item.is_gone() && self.calls.delete.is_some();
+            let fate = match answer {
+                Err(fate) => Ok(fate),
+                Ok(answer) => {
+                    let body = serde_json::from_slice::<Value>(&answer.body).ok();
+                    self.judge(answer.status, &answer.headers, body.as_ref(), delete)
+                }
+            };
+            if !self.settle(work, fate, progress).await? {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// Claims a record; `Err`: it has to wait for another one; `None`: there is nothing to do for it.
+    async fn claim(
+        &self,
+        item: Item,
+        progress: &Progress,
+    ) -> Result<Option<Result<Work, Item>>, Error> {
+        match self.ledger.claim(&item).await? {
+            Claimed::Go(ticket) => match self.content(&item, &ticket)? {
+                Some(content) => return Ok(Some(Ok(Work { item, ticket: *ticket, content }))),
+                None => {
+                    self.ledger.skip(*ticket, &item).await?;
+                    progress.unchanged(&item);
+                }
+            },
+            Claimed::Settled(true) => progress.loaded(&item),
+            Claimed::Settled(false) => progress.unchanged(&item),
+            Claimed::Unknown => unknown(&item, "the call was interrupted", progress),
+            Claimed::Busy => return Ok(Some(Err(item))),
+        }
+        Ok(None)
+    }
+
+    fn content(&self, item: &Item, ticket: &Ticket) -> Result<Option<Sendable>, Error> {
+        Ok(match &self.webhook {
+            Some(webhook) => webhook.body(item, ticket.known.values())?.map(Sendable::Webhook),
+            None => self.calls.values(item, &ticket.known).map(Sendable::Values),
+        })
+    }
+
+    /// Makes a call, when there is a place for it and unless the write is over. In trouble there is
+    /// one place only.
+    async fn send(
+        &self,
+        outgoing: &Outgoing,
+        progress: &Progress,
+    ) -> Option<Result<Response, Fate>> {
+        let _place = self.places.acquire().await.expect("the semaphore is never closed");
+        let probe = match self.trouble.load(Ordering::Relaxed) {
+            true => Some(self.probe.lock().await),
+            false => None,
+        };
+        if progress.is_over() {
+            return None;
+        }
+        let probe = probe.filter(|_| self.trouble.load(Ordering::Relaxed));
+        let answered = self.client.send(outgoing).await;
+        drop(probe);
+        Some(answered.map_err(|failed| {
+            let reason = failed.error.chain();
+            match failed.error.remedy {
+                Remedy::Retry { after } if !failed.sent => {
+                    self.trouble.store(true, Ordering::Relaxed);
+                    Fate::Failed(Failed { reason, after, whole: true })
+                }
+                Remedy::Retry { after } if self.config.idempotent => {
+                    self.trouble.store(true, Ordering::Relaxed);
+                    Fate::Failed(Failed { reason, after, whole: false })
+                }
+                Remedy::Stop if !failed.sent => Fate::Stopped(reason, failed.error.hint),
+                Remedy::Retry { .. } | Remedy::Quarantine | Remedy::Stop => Fate::Unknown(reason),
+            }
+        }))
+    }
+
+    fn judge(
+        &self,
+        status: u16,
+        headers: &HeaderMap,
+        body: Option<&Value>,
+        delete: bool,
+    ) -> Result<Fate, Error> {
+        let fate = self.judge.judge(&Told { status, headers, body, delete })?;
+        match &fate {
+            Fate::Failed(failed) if failed.whole => self.trouble.store(true, Ordering::Relaxed),
+            Fate::Failed(_) | Fate::Unknown(_) | Fate::Stopped(..) => {}
+            Fate::Done | Fate::Rejected(_) => {
+                self.trouble.store(false, Ordering::Relaxed);
+                self.successes.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        Ok(fate)
+    }
+
+    /// Remembers what became of a record. False: the later ones of its key have to wait.
+    async fn settle(
+        &self,
+        work: Work,
+        fate: Result<Fate, Error>,
+        progress: &Progress,
+    ) -> Result<bool, Error> {
+        let Work { item, ticket, .. } = work;
+        let fate = match fate {
+            Ok(fate) => fate,
+            Err(error) => {
+                self.ledger.release(ticket, &item).await?;
+                return Err(error);
+            }
+        };
+        match fate {
+            Fate::Done => {
+                self.ledger.confirm(ticket, &item).await?;
+                self.forget(&item);
+                progress.loaded(&item);
+            }
+            Fate::Rejected(reason) => {
+                self.ledger.release(ticket, &item).await?;
+                self.forget(&item);
+                progress.refused(&item, "rejected", reason, String::new());
+            }
+            Fate::Unknown(reason) => {
+                if self.config.idempotent {
+                    self.ledger.release(ticket, &item).await?;
+                } else {
+                    self.ledger.park(ticket, &item).await?;
+                }
+                unknown(&item, &reason, progress);
+            }
+            Fate::Failed(failed) => {
+                self.ledger.release(ticket, &item).await?;
+                if !failed.whole && self.gives_up(&item) {
+                    self.forget(&item);
+                    progress.refused(&item, "failing", failed.reason, String::new());
+                } else {
+                    progress.failed(failed);
+                    return Ok(false);
+                }
+            }
+            Fate::Stopped(reason, hint) => {
+                self.ledger.release(ticket, &item).await?;
+                return Err(Error::stop(reason, hint));
+            }
+        }
+        Ok(true)
+    }
+
+    fn forget(&self, item: &Item) {
+        let mut failing = self.failing.lock().unwrap_or_else(PoisonError::into_inner);
+        failing.remove(&attempt_key(item));
+    }
+
+    /// Counts a failure of a record, and tells whether it is to be set aside. It only counts where
+    /// other calls have succeeded since its last one.
+    fn gives_up(&self, item: &Item) -> bool {
+        let successes = self.successes.load(Ordering::Relaxed);
+        let mut failing = self.failing.lock().unwrap_or_else(PoisonError::into_inner);
+        let entry = failing.entry(attempt_key(item)).or_insert_with(|| Failing {
+            since: Instant::now(),
+            attempts: 0,
+            successes: successes.saturating_sub(1),
+        });
+        if successes > entry.successes {
+            entry.successes = successes;
+            entry.attempts += 1;
+        }
+        entry.attempts >= self.config.attempts || entry.since.elapsed() > GIVE_UP_AFTER
+    }
+
+    /// Sends several records with one call, as many such calls at a time as there are places.
+    async fn in_batches(&self, chains: Vec<Chain>, progress: &Progress) -> Result<(), Error> {
+        let (gone, mut chains): (Vec<Chain>, Vec<Chain>) =
+            chains.into_iter().partition(|chain| chain.iter().any(Item::is_gone));
+        let size = self.config.batch.as_ref().map_or(1, |batch| batch.size);
+        while !chains.is_empty() && !progress.is_over() {
+            let firsts: Vec<Item> = chains.iter_mut().filter_map(VecDeque::pop_front).collect();
+            let offered = firsts.len();
+            let claimed: Vec<(usize, Option<Result<Work, Item>>)> =
+                stream::iter(firsts.into_iter().enumerate())
+                    .map(|(chain, item)| async move {
+                        Ok::<_, Error>((chain, self.claim(item, progress).await?))
+                    })
+                    .buffered(self.config.in_flight.max(size.min(64)))
+                    .try_collect()
+                    .await?;
+            let mut works = Vec::new();
+            for (chain, claimed) in claimed {
+                match claimed {
+                    Some(Ok(work)) => works.push(work),
+                    Some(Err(item)) => chains[chain].push_front(item),
+                    None => {}
+                }
+            }
+            if works.is_empty() && chains.iter().map(VecDeque::len).sum::<usize>() >= offered {
+                self.ledger.changed().await;
+            }
+            let mut groups = Vec::new();
+            while !works.is_empty() {
+                let rest = works.split_off(works.len().min(size));
+                groups.push(std::mem::replace(&mut works, rest));
+            }
+            stream::iter(groups.into_iter().map(Ok))
+                .try_for_each_concurrent(self.config.in_flight, |group| {
+                    self.together(group, progress)
+                })
+                .await?;
+            if progress.failed.lock().unwrap_or_else(PoisonError::into_inner).is_some() {
+                return Ok(());
+            }
+            chains.retain(|chain| !chain.is_empty());
+        }
+        stream::iter(gone.into_iter().map(Ok))
+            .try_for_each_concurrent(self.config.in_flight, |chain| {
+                self.one_by_one(chain, progress)
+            })
+            .await
+    }
+
+    /// Sends records with one call, and where the API refuses them, halves of them.
+    async fn together(&self, group: Vec<Work>, progress: &Progress) -> Result<(), Error> {
+        let mut todo = vec![group];
+        while let Some(mut group) = todo.pop() {
+            let mut entries = Vec::with_capacity(group.len());
+            let mut works = Vec::with_capacity(group.len());
+            for work in group.drain(..) {
+                let Sendable::Values(values) = &work.content else {
+                    unreachable!("webhooks go one by one");
+                };
+                match self.calls.entry(&work.item, values) {
+                    Ok(entry) => {
+                        entries.push(entry);
+                        works.push(work);
+                    }
+                    Err(not_filled) => {
+                        let (message, field) = not_filled.reason()?;
+                        progress.refused(&work.item, "place", message, field);
+                        self.ledger.release(work.ticket, &work.item).await?;
+                    }
+                }
+            }
+            if works.is_empty() {
+                continue;
+            }
+            let pairs = works.iter().zip(&entries).map(|(work, entry)| (&work.item, &**entry));
+            let outgoing = match self.calls.several(&self.client, pairs) {
+                Ok(outgoing) => outgoing,
+                Err(not_filled) => {
+                    let (reason, _) = not_filled.reason()?;
+                    return Err(Error::stop(reason, "correct `batch` in the pipeline"));
+                }
+            };
+            let Some(answer) = self.send(&outgoing, progress).await else {
+                for work in works {
+                    self.ledger.release(work.ticket, &work.item).await?;
+                }
+                continue;
+            };
+            let fates = match answer {
+                Err(fate) => vec![Ok(fate); works.len()],
+                Ok(answer) => self.fates(&works, &answer),
+            };
+            let all_rejected = fates.iter().all(|fate| matches!(fate, Ok(Fate::Rejected(_))));
+            let told_apart = self.config.batch.as_ref().is_some_and(|b| b.results.is_some())
+                && fates.len() > 1
+                && fates.windows(2).any(|pair| pair[0] != pair[1]);
+            if all_rejected && works.len() > 1 && !told_apart {
+                let half = works.split_off(works.len() / 2);
+                todo.extend([half, works]);
+                continue;
+            }
+            let settled = works.into_iter().zip(fates);
+            for (work, fate) in settled {
+                self.settle(work, fate.map_err(Stopped::into_error), progress).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Says what became of each record of a call.
+    fn fates(&self, works: &[Work], answer: &Response) -> Vec<Result<Fate, Stopped>> {
+        let all = |fate: Result<Fate, Stopped>| vec![fate; works.len()];
+        let judge = |status, body: Option<&Value>| {
+            self.judge(status, &answer.headers, body, false).map_err(Stopped::from)
+        };
+        let body = serde_json::from_slice::<Value>(&answer.body).ok();
+        let results = self.config.batch.as_ref().and_then(|batch| batch.results.as_ref());
+        let whole = judge(answer.status, body.as_ref().filter(|_| results.is_none()));
+        let (Some(results), Ok(Fate::Done)) = (results, &whole) else { return all(whole) };
+        let list = body.as_ref().and_then(|body| select(body, &results.list)?.as_array());
+        let Some(list) = list else {
+            return all(Ok(self.untold("the answer has no list of results")));
+        };
+        let by_key: Option<BTreeMap<String, &Value>> = results.key.as_ref().map(|path| {
+            let key = |result| {
+                Some((spec::text_of(&select(result, path)?.to_string()).into_owned(), result))
+            };
+            list.iter().filter_map(key).collect()
+        });
+        let of = |(index, work): (usize, &Work)| {
+            let result = match &by_key {
+                Some(by_key) => by_key.get(&work.item.key_text).copied(),
+                None => list.get(index),
+            };
+            let Some(result) = result else {
+                return Ok(self.untold("the answer has no result for the record"));
+            };
+            let status = match &results.status {
+                None => Some(answer.status),
+                Some(path) => select(result, path)
+                    .and_then(|status| spec::text_of(&status.to_string()).parse().ok()),
+            };
+            match status {
+                Some(status) => judge(status, Some(result)),
+                None => Ok(self.untold("the result of the record has no status")),
+            }
+        };
+        works.iter().enumerate().map(of).collect()
+    }
+
+    /// The API took the call, but does not say what became of a record.
+    fn untold(&self, reason: &str) -> Fate {
+        if self.config.idempotent {
+            Fate::Failed(Failed { reason: reason.to_owned(), after: None, whole: false })
+        } else {
+            Fate::Unknown(reason.to_owned())
+        }
+    }
+}
+
+/// Why nobody gets through any more; as [`Error`], but for several records.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Stopped {
+    what: String,
+    hint: String,
+}
+
+impl From<Error> for Stopped {
+    fn from(error: Error) -> Self {
+        Self { what: error.chain(), hint: error.hint }
+    }
+}
+
+impl Stopped {
+    fn into_error(self) -> Error {
+        Error::stop(self.what, self.hint)
+    }
+}
+
+fn attempt_key(item: &Item) -> String {
+    format!("{}/{}", item.id, item.version.0)
+}
+
+fn unknown(item: &Item, reason: &str, progress: &Progress) {
+    let message = format!("it may have happened: {reason}; replay the record to send it again");
+    progress.refused(item, "unknown_outcome", message, String::new());
+}

@@ -1,0 +1,13 @@
+//! HTTP sources against real servers.
+
+#![expect(clippy::unwrap_used, reason = "these are tests")]
+
+mod auth;
+mod errors;
+mod formats;
+mod json_server;
+mod news;
+mod pages;
+mod parents;
+mod support;
+mod tls;

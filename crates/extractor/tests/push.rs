@@ -1,0 +1,630 @@
+//! Webhooks and gRPC ingest against a real broker.
+
+use std::{
+    collections::HashMap,
+    io::Write,
+    path::{Path, PathBuf},
+    process::Command,
+    time::{Duration, SystemTime},
+};
+
+use bus::{Bucket, Bus, Consumer, ConsumerOptions, Queue};
+use extractor::Listeners;
+use flate2::{Compression, write::GzEncoder};
+use model::{Batch, PipelineName};
+use testkit::nats::Nats;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    task::JoinHandle,
+};
+use tokio_util::sync::CancellationToken;
+use wire::{
+    Message,
+    ingest::{
+        IngestRequest, IngestStreamRequest, PushOperation, PushedRecord,
+        ingest_service_client::IngestServiceClient,
+    },
+    ledger::{LedgerEntries, LedgerEntry, ledger_entry::Event},
+};
+
+use crate::stage::within;
+
+/// A broker, a pipeline that takes pushes, and an extractor.
+struct Intake {
+    bus: Bus,
+    raw: Consumer,
+    ledger: Consumer,
+    config: extractor::Config,
+    never: CancellationToken,
+    nats: Nats,
+}
+
+/// A running extractor.
+struct Running {
+    webhooks: u16,
+    ingest: u16,
+    shutdown: CancellationToken,
+    task: JoinHandle<anyhow::Result<()>>,
+}
+
+/// An answer to a request.
+#[derive(Debug)]
+struct Answer {
+    status: u16,
+    headers: HashMap<String, String>,
+    body: String,
+}
+
+impl Intake {
+    async fn new(push: &str) -> Self {
+        Self::with(push, |_| {}).await
+    }
+
+    async fn with(push: &str, change: impl FnOnce(&mut extractor::Config)) -> Self {
+        let nats = Nats::start();
+        let bus_config = bus::Config {
+            servers: vec![nats.url()],
+            ack_wait: Duration::from_secs(2),
+            ..bus::Config::default()
+        };
+        let mut config = extractor::Config { bus: bus_config, ..extractor::Config::default() };
+        config.shutdown_grace = Duration::from_secs(2);
+        config.push.patience = Duration::from_secs(1);
+        change(&mut config);
+        let never = CancellationToken::new();
+        let bus = Bus::connect(&config.bus, &never).await.unwrap();
+        bus.provision().await.unwrap();
+        let pipeline: PipelineName = "shop".parse().unwrap();
+        let yaml = format!(
+            "pipeline: shop\nsource: {{push: {{}}}}\ntriggers:\n  push: {push}\n\
+             schema: {{id: integer, name: text}}\nkey: [id]\n\
+             targets: {{store: {{sqlite: {{path: store.db, table: t}}}}}}\n"
+        );
+        let schema = spec::parse("shop.yaml", &yaml).unwrap().schema;
+        let stored = spec::Revision { name: pipeline.clone(), revision: 1, yaml, schema };
+        let value = serde_json::to_vec(&stored).unwrap();
+        bus.key_value(Bucket::Pipelines).put("shop", value).await.unwrap();
+        let consumer = |queue| bus.consumer(ConsumerOptions::new(queue));
+        Self {
+            raw: consumer(Queue::Raw { pipeline }),
+            ledger: consumer(Queue::Ledger),
+            bus,
+            config,
+            never,
+            nats,
+        }
+    }
+
+    async fn start(&self) -> Running {
+        let bind = || TcpListener::bind("127.0.0.1:0");
+        let (webhooks, ingest) = (bind().await.unwrap(), bind().await.unwrap());
+        let ports = (webhooks.local_addr().unwrap().port(), ingest.local_addr().unwrap().port());
+        let listeners = Listeners { webhooks: Some(webhooks), ingest: Some(ingest) };
+        let shutdown = CancellationToken::new();
+        let task =
+            tokio::spawn(extractor::run_on(listeners, self.config.clone(), shutdown.clone()));
+        let running = Running { webhooks: ports.0, ingest: ports.1, shutdown, task };
+        // The pipeline is known when a method that is not allowed is not simply not found.
+        while running.request("GET", "/hooks/shop", &[], b"").await.status != 405 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        running
+    }
+
+    /// Returns the next batch.
+    async fn batch(&mut self) -> Batch {
+        let delivery = within(self.raw.next(&self.never)).await.unwrap();
+        let batch = wire::decode(delivery.payload().unwrap()).unwrap();
+        delivery.ack().await.unwrap();
+        batch
+    }
+
+    async fn ledger(&mut self) -> Vec<LedgerEntry> {
+        let delivery = within(self.ledger.next(&self.never)).await.unwrap();
+        let entries = LedgerEntries::decode(delivery.payload().unwrap()).unwrap();
+        delivery.ack().await.unwrap();
+        entries.entries
+    }
+
+    async fn stored(&self) -> u64 {
+        self.bus.pending(&"shop".parse().unwrap()).await.unwrap().raw
+    }
+}
+
+impl Running {
+    async fn post(&self, headers: &[(&str, &str)], body: &[u8]) -> Answer {
+        self.request("POST", "/hooks/shop", headers, body).await
+    }
+
+    async fn request(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> Answer {
+        let mut text = format!("{method} {path} HTTP/1.1\r\nhost: a\r\n");
+        text.push_str(&format!("content-length: {}\r\nconnection: close\r\n", body.len()));
+        for (name, value) in headers {
+            text.push_str(&format!("{name}: {value}\r\n"));
+        }
+        text.push_str("\r\n");
+        let mut stream = TcpStream::connect(("127.0.0.1", self.webhooks)).await.unwrap();
+        stream.write_all(text.as_bytes()).await.unwrap();
+        // What is refused by its head may be closed before the body is read.
+        stream.write_all(body).await.ok();
+        read_answer(stream).await
+    }
+
+    async fn stop(self) {
+        self.shutdown.cancel();
+        within(self.task).await.unwrap().unwrap();
+    }
+}
+
+async fn read_answer(mut stream: TcpStream) -> Answer {
+    let mut bytes = Vec::new();
+    within(stream.read_to_end(&mut bytes)).await.ok();
+    let text = String::from_utf8(bytes).unwrap();
+    let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
+    let mut lines = head.lines();
+    let status = lines.next().and_then(|line| line.split(' ').nth(1));
+    let headers = lines
+        .filter_map(|line| line.split_once(": "))
+        .map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()))
+        .collect();
+    Answer {
+        status: status.map_or(0, |code| code.parse().unwrap()),
+        headers,
+        body: body.to_owned(),
+    }
+}
+
+/// A secret in a file, as `${file:…}`.
+struct Secret {
+    reference: String,
+    _file: tempfile::NamedTempFile,
+}
+
+fn secret(text: &str) -> Secret {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+    Secret { reference: format!("\"${{file:{}}}\"", file.path().display()), _file: file }
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+/// Lets an official library sign a body.
+fn signed(program: &str, arguments: &[&str]) -> Vec<(String, String)> {
+    // A program of the tree has a path, others are looked for.
+    let path = if program.contains('/') { root().join(program) } else { program.into() };
+    let output = Command::new(path).args(arguments).current_dir(root()).output();
+    let output = output.unwrap_or_else(|error| panic!("{program}: {error}; see `make test`"));
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{program} {arguments:?}: {error}; see `make test`");
+    let headers: HashMap<String, String> = serde_json::from_slice(&output.stdout).unwrap();
+    headers.into_iter().collect()
+}
+
+fn pairs(headers: &[(String, String)]) -> Vec<(&str, &str)> {
+    headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect()
+}
+
+fn seconds_ago(seconds: u64) -> String {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+    (now.as_secs() - seconds).to_string()
+}
+
+const BODY: &str = r#"{"id": 7, "name": "Zoë €"}"#;
+
+/// Sends what a library has signed, and the same with one thing wrong.
+async fn right_and_wrong(
+    scheme: &str,
+    secret_text: &str,
+    sign: impl Fn(&str) -> Vec<(String, String)>,
+) {
+    let (old, current) = (secret("whsec_b2xkb2xkb2xkb2xkb2xkb2xkb2xk"), secret(secret_text));
+    let push = format!(
+        "{{webhook: {{verify: {{{scheme}: {{secrets: [{}, {}]}}}}}}}}",
+        old.reference, current.reference
+    );
+    let mut intake = Intake::new(&push).await;
+    let running = intake.start().await;
+    let headers = sign(BODY);
+    let right = pairs(&headers);
+    for (body, headers) in [
+        (BODY.replace('7', "8"), right.clone()),
+        (BODY.to_owned(), Vec::new()),
+        (BODY.to_owned(), pairs(&sign("{}"))),
+    ] {
+        let answer = running.post(&headers, body.as_bytes()).await;
+        assert_eq!((answer.status, answer.body.as_str()), (401, "the request is not authorized"));
+    }
+    assert_eq!(intake.stored().await, 0, "nothing of it is stored");
+    assert_eq!(running.post(&right, BODY.as_bytes()).await.status, 200);
+    let batch = intake.batch().await;
+    assert_eq!((batch.records.len(), batch.header.extracted), (1, 1));
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn standard_webhooks_of_the_official_library_are_verified() {
+    let python = ".tools/peers/bin/python";
+    let key = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+    let sign = |scheme: &'static str| {
+        move |body: &str| signed(python, &["tests/peers/sign.py", scheme, key, body])
+    };
+    Box::pin(right_and_wrong("standard_webhooks", key, sign("standard_webhooks"))).await;
+    Box::pin(right_and_wrong("standard_webhooks", key, sign("svix"))).await;
+}
+
+#[tokio::test]
+async fn stripe_signatures_of_the_official_library_are_verified() {
+    let sign = |body: &str| {
+        signed(".tools/peers/bin/python", &["tests/peers/sign.py", "stripe", "whsec_x1", body])
+    };
+    Box::pin(right_and_wrong("stripe", "whsec_x1", sign)).await;
+}
+
+#[tokio::test]
+async fn github_signatures_of_the_official_library_are_verified() {
+    let sign = |body: &str| signed("node", &["tests/peers/sign.mjs", "s3cret", body]);
+    Box::pin(right_and_wrong("github", "s3cret", sign)).await;
+}
+
+#[tokio::test]
+async fn a_request_that_somebody_kept_is_not_believed() {
+    let key = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+    let file = secret(key);
+    let scheme = format!("{{standard_webhooks: {{secrets: [{}], tolerance: 1m}}}}", file.reference);
+    let intake = Intake::new(&format!("{{webhook: {{verify: {scheme}}}}}")).await;
+    let running = intake.start().await;
+    for (age, status) in [(120, 401), (10, 200)] {
+        let arguments = ["tests/peers/sign.py", "standard_webhooks", key, BODY, &seconds_ago(age)];
+        let headers = signed(".tools/peers/bin/python", &arguments);
+        assert_eq!(running.post(&pairs(&headers), BODY.as_bytes()).await.status, status);
+    }
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_repeated_delivery_is_counted_once_by_all_extractors() {
+    let mut intake = Intake::new("{webhook: {verify: none, id: {header: X-Id}}}").await;
+    let (one, other) = (intake.start().await, intake.start().await);
+    let id = [("x-id", "d-1")];
+    assert_eq!(one.post(&id, BODY.as_bytes()).await.status, 200);
+    let batch = intake.batch().await;
+    assert_eq!(batch.records.id(0), "d-1");
+    let entries = intake.ledger().await;
+    let Some(Event::BatchExtracted(extracted)) = &entries[0].event else { panic!("{entries:?}") };
+    assert_eq!(extracted.batch, batch.header.batch.to_string());
+    assert_eq!(entries[0].push.unwrap().window_start_ms, batch.header.push.unwrap().start_ms);
+    // The other one is told when the batch is entered in the ledger.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    for running in [&one, &other, &one] {
+        assert_eq!(running.post(&id, BODY.as_bytes()).await.status, 200);
+    }
+    assert_eq!(intake.stored().await, 0);
+    let answer = one.post(&[], BODY.as_bytes()).await;
+    assert_eq!(answer.status, 400);
+    assert!(answer.body.contains("`x-id`"), "{}", answer.body);
+    assert_eq!(other.post(&[("x-id", "d-2")], BODY.as_bytes()).await.status, 200);
+    assert_eq!(intake.batch().await.records.id(0), "d-2");
+    one.stop().await;
+    other.stop().await;
+}
+
+#[tokio::test]
+async fn the_same_content_without_an_id_is_pushed_each_time() {
+    let mut intake = Intake::new("{webhook: {verify: none}}").await;
+    let running = intake.start().await;
+    let mut ids = Vec::new();
+    for _ in 0..3 {
+        assert_eq!(running.post(&[], BODY.as_bytes()).await.status, 200);
+        ids.push(intake.batch().await.records.id(0));
+    }
+    ids.sort();
+    ids.dedup();
+    assert_eq!(ids.len(), 3);
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn requests_that_come_together_share_messages_and_are_ordered_by_time() {
+    let mut intake = Intake::new("{webhook: {verify: none}}").await;
+    let running = intake.start().await;
+    let posts = (0..300).map(|number| {
+        let (running, body) = (&running, format!("{{\"id\":{number}}}"));
+        async move { running.post(&[], body.as_bytes()).await.status }
+    });
+    let statuses = futures::future::join_all(posts).await;
+    assert!(statuses.iter().all(|status| *status == 200));
+    let (mut records, mut messages, mut times) = (0, 0, Vec::new());
+    while records < 300 {
+        let batch = intake.batch().await;
+        records += batch.records.len();
+        messages += 1;
+        times.extend((0..batch.records.len()).map(|index| batch.records.version(index)));
+    }
+    assert_eq!(records, 300);
+    assert!(messages < 200, "{messages} messages");
+    assert!(times.is_sorted_by(|one, next| one < next), "no two are of one time");
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn what_breaks_the_limits_is_refused_by_its_own_code() {
+    let push = "{webhook: {verify: none, limits: {body: 2KiB}, records: data}}";
+    let intake = Intake::with(push, |config| {
+        config.push.header_timeout = Duration::from_millis(300);
+        config.push.body_timeout = Duration::from_millis(300);
+        config.push.connections = 3;
+    })
+    .await;
+    let running = intake.start().await;
+    let large = format!("{{\"data\":{{\"id\":1,\"name\":\"{}\"}}}}", "x".repeat(3_000));
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
+    encoder.write_all(large.as_bytes()).unwrap();
+    let bomb = encoder.finish().unwrap();
+    assert!(bomb.len() < 200);
+    let gzip = ("content-encoding", "gzip");
+    let chunked = ("transfer-encoding", "chunked");
+    for (headers, body, status) in [
+        (vec![], large.as_bytes(), 413),
+        (vec![gzip], bomb.as_slice(), 413),
+        (vec![gzip], b"no gzip", 400),
+        (vec![("content-encoding", "br")], b"{}", 415),
+        (vec![("content-type", "text/xml")], b"<a/>", 415),
+        (vec![], b"", 400),
+        (vec![], b"{\"data\":{\"id\":1}", 400),
+        (vec![], b"{\"data\":{\"id\":1,\"id\":2}}", 400),
+        (vec![], b"{\"data\":7}", 400),
+        (vec![], b"{\"other\":{}}", 400),
+        (vec![], b"\xff\xfe", 400),
+    ] {
+        let answer = running.post(&headers, body).await;
+        assert_eq!(answer.status, status, "{headers:?} {}", answer.body);
+    }
+    assert_eq!(running.request("POST", "/hooks/other", &[], b"{}").await.status, 404);
+    assert_eq!(running.request("POST", "/", &[], b"{}").await.status, 404);
+    let answer = running.request("PUT", "/hooks/shop", &[], b"{}").await;
+    assert_eq!((answer.status, answer.headers["allow"].as_str()), (405, "POST"));
+
+    // A body without a length is cut off at the limit, a body that does not come at its time.
+    let mut stream = TcpStream::connect(("127.0.0.1", running.webhooks)).await.unwrap();
+    let head = "POST /hooks/shop HTTP/1.1\r\nhost: a\r\n";
+    stream
+        .write_all(format!("{head}{}: {}\r\n\r\n", chunked.0, chunked.1).as_bytes())
+        .await
+        .unwrap();
+    for _ in 0..3 {
+        stream.write_all(format!("400\r\n{}\r\n", "x".repeat(1024)).as_bytes()).await.ok();
+    }
+    assert_eq!(read_answer(stream).await.status, 413);
+    let mut stream = TcpStream::connect(("127.0.0.1", running.webhooks)).await.unwrap();
+    stream.write_all(format!("{head}content-length: 9\r\n\r\n{{").as_bytes()).await.unwrap();
+    assert_eq!(read_answer(stream).await.status, 408);
+    // A head that does not come ends the connection.
+    let mut stream = TcpStream::connect(("127.0.0.1", running.webhooks)).await.unwrap();
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let answer = read_answer(stream).await;
+    assert!(answer.status == 0 || answer.status == 408, "{answer:?}");
+
+    // Connections have a number.
+    let mut idle = Vec::new();
+    for _ in 0..3 {
+        let mut stream = TcpStream::connect(("127.0.0.1", running.webhooks)).await.unwrap();
+        stream.write_all(b"POST ").await.unwrap();
+        idle.push(stream);
+    }
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let answer = running.post(&[], b"{\"data\":{}}").await;
+    assert_eq!(answer.status, 503);
+    assert!(answer.headers.contains_key("retry-after"));
+    drop(idle);
+    assert_eq!(intake.stored().await, 0, "nothing of all this is stored");
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_full_stream_and_a_broker_that_is_away_are_answered_503() {
+    let mut intake = Intake::with("{webhook: {verify: none}}", |config| {
+        config.bus.max_bytes.raw = 1024 * 1024;
+    })
+    .await;
+    let running = intake.start().await;
+    let body = format!("{{\"id\":1,\"name\":\"{}\"}}", "x".repeat(200_000));
+    let mut taken = 0;
+    let refused = loop {
+        let answer = running.post(&[], body.as_bytes()).await;
+        if answer.status != 200 {
+            break answer;
+        }
+        taken += 1;
+        assert!(taken < 20, "the stream is never full");
+    };
+    assert_eq!(refused.status, 503);
+    let seconds: u64 = refused.headers["retry-after"].parse().unwrap();
+    assert!((1..60).contains(&seconds));
+    for _ in 0..taken {
+        intake.batch().await;
+    }
+    assert_eq!(running.post(&[], body.as_bytes()).await.status, 200);
+    intake.batch().await;
+
+    intake.nats.kill();
+    let answer = running.post(&[], BODY.as_bytes()).await;
+    assert_eq!(answer.status, 503);
+    assert!(answer.headers.contains_key("retry-after"));
+    intake.nats.restart();
+    within(async { while running.post(&[], BODY.as_bytes()).await.status != 200 {} }).await;
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn operations_patches_and_lists_are_read_as_declared() {
+    let push = "{webhook: {verify: none, records: data.object, id: {field: id}, operation: \
+                {field: type, delete: [customer.deleted], patch: [customer.updated], \
+                ignore: [ping], other: upsert}}}";
+    let mut intake = Intake::new(push).await;
+    let running = intake.start().await;
+    for (body, operations, presence) in [
+        (
+            r#"{"id":"e1","type":"customer.updated","data":{"object":{"id":1}}}"#,
+            vec![model::Operation::Patch],
+            1,
+        ),
+        (
+            r#"{"id":"e2","type":"customer.deleted","data":{"object":[{"id":1},{"id":2}]}}"#,
+            vec![model::Operation::Delete; 2],
+            1,
+        ),
+        (
+            r#"{"id":"e3","data":{"object":{"id":1,"name":null}}}"#,
+            vec![model::Operation::Upsert],
+            2,
+        ),
+    ] {
+        assert_eq!(running.post(&[], body.as_bytes()).await.status, 200, "{body}");
+        let batch = intake.batch().await;
+        let found: Vec<_> =
+            (0..batch.records.len()).map(|index| batch.records.operation(index)).collect();
+        assert_eq!((found, batch.records.columns.num_columns()), (operations, presence), "{body}");
+    }
+    assert_eq!(running.post(&[], br#"{"id":"e4","type":"ping"}"#).await.status, 200);
+    assert_eq!(intake.stored().await, 0);
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn basic_bearer_hmac_slack_shopify_and_addresses_are_checked() {
+    let token = secret("t0ken");
+    let bearer = format!("{{webhook: {{verify: {{bearer: {{tokens: [{}]}}}}}}}}", token.reference);
+    let intake = Intake::new(&bearer).await;
+    let running = intake.start().await;
+    for (authorization, status) in
+        [("", 401), ("Bearer t0ke", 401), ("Basic t0ken", 401), ("bearer t0ken", 200)]
+    {
+        let answer = running.post(&[("authorization", authorization)], BODY.as_bytes()).await;
+        assert_eq!(answer.status, status, "{authorization}");
+        assert_eq!(answer.headers.contains_key("www-authenticate"), status == 401);
+    }
+    running.stop().await;
+
+    let basic = format!(
+        "{{webhook: {{verify: {{basic: {{user: shop, passwords: [{}]}}}}, \
+         allow_addresses: [127.0.0.0/8]}}}}",
+        token.reference
+    );
+    let intake = Intake::new(&basic).await;
+    let running = intake.start().await;
+    // shop:t0ken and shop:token
+    for (credentials, status) in [("c2hvcDp0MGtlbg==", 200), ("c2hvcDp0b2tlbg==", 401)] {
+        let authorization = format!("Basic {credentials}");
+        let answer = running.post(&[("authorization", &authorization)], BODY.as_bytes()).await;
+        assert_eq!(answer.status, status);
+    }
+    running.stop().await;
+
+    let elsewhere = "{webhook: {verify: none, allow_addresses: [192.0.2.0/24]}}";
+    let intake = Intake::with(elsewhere, |config| {
+        config.push.trusted_proxies = vec!["127.0.0.1/32".parse().unwrap()];
+    })
+    .await;
+    let running = intake.start().await;
+    for (forwarded, status) in [
+        ("", 401),
+        ("192.0.2.7", 200),
+        ("192.0.2.7, 198.51.100.1", 401),
+        ("198.51.100.1, 192.0.2.7", 200),
+        ("192.0.2.7, nonsense", 401),
+    ] {
+        let answer = running.post(&[("x-forwarded-for", forwarded)], BODY.as_bytes()).await;
+        assert_eq!(answer.status, status, "{forwarded}");
+    }
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn records_are_ingested_by_grpc_each_by_its_id() {
+    let token = secret("t0ken");
+    let push = format!("{{grpc: {{bearer: [{}]}}}}", token.reference);
+    let mut intake = Intake::new(&push).await;
+    let bind = || TcpListener::bind("127.0.0.1:0");
+    let ingest = bind().await.unwrap();
+    let port = ingest.local_addr().unwrap().port();
+    let shutdown = CancellationToken::new();
+    let listeners = Listeners { webhooks: None, ingest: Some(ingest) };
+    let task = tokio::spawn(extractor::run_on(listeners, intake.config.clone(), shutdown.clone()));
+    let running = Running { webhooks: 0, ingest: port, shutdown, task };
+
+    let channel = tonic::transport::Endpoint::from_shared(format!("http://127.0.0.1:{port}"))
+        .unwrap()
+        .connect_lazy();
+    let authorize = |mut request: tonic::Request<()>| {
+        request.metadata_mut().insert("authorization", "Bearer t0ken".parse().unwrap());
+        Ok(request)
+    };
+    let mut stranger = IngestServiceClient::new(channel.clone());
+    let mut client = IngestServiceClient::with_interceptor(channel, authorize);
+    let record = |id: &str, json: &str| PushedRecord {
+        id: id.to_owned(),
+        operation: PushOperation::Unspecified.into(),
+        json: json.to_owned(),
+    };
+    let request =
+        |records: Vec<PushedRecord>| IngestRequest { pipeline: "shop".to_owned(), records };
+    let first = request(vec![
+        record("a", "{\"id\":1}"),
+        record("b", "{\"id\":}"),
+        record("a", "{\"id\":1}"),
+        record("", "{\"id\":2}"),
+        PushedRecord { operation: PushOperation::Delete.into(), ..record("c", "{\"id\":3}") },
+    ]);
+    // The pipeline has to arrive first.
+    let answer = within(async {
+        loop {
+            match client.ingest(first.clone()).await {
+                Err(status) if status.code() == tonic::Code::NotFound => {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+                answer => break answer.unwrap().into_inner(),
+            }
+        }
+    })
+    .await;
+    assert_eq!(answer.accepted, ["a", "a", "c"]);
+    let rejected: Vec<_> = answer.rejected.iter().map(|rejected| rejected.id.as_str()).collect();
+    assert_eq!(rejected, ["b", ""]);
+    let batch = intake.batch().await;
+    let ids: Vec<_> = (0..batch.records.len()).map(|index| batch.records.id(index)).collect();
+    assert_eq!(ids, ["a", "c"], "what is repeated counts once");
+    assert_eq!(batch.records.operation(1), model::Operation::Delete);
+    let refused = stranger.ingest(first).await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::Unauthenticated);
+    let unknown = IngestRequest { pipeline: "nowhere".to_owned(), records: Vec::new() };
+    assert_eq!(client.ingest(unknown).await.unwrap_err().code(), tonic::Code::NotFound);
+
+    let messages = (0..200).map(move |number| IngestStreamRequest {
+        pipeline: if number == 0 { "shop".to_owned() } else { String::new() },
+        records: (0..10).map(|index| record(&format!("s{number}.{index}"), "{\"id\":4}")).collect(),
+    });
+    let mut answers =
+        client.ingest_stream(futures::stream::iter(messages)).await.unwrap().into_inner();
+    for number in 0..200 {
+        let answer = within(answers.message()).await.unwrap().unwrap();
+        assert_eq!((answer.accepted.len(), answer.rejected.len()), (10, 0));
+        assert_eq!(answer.accepted[9], format!("s{number}.9"), "answers keep their order");
+    }
+    assert!(within(answers.message()).await.unwrap().is_none());
+    let mut records = 0;
+    while records < 2_000 {
+        records += intake.batch().await.records.len();
+    }
+    assert_eq!(records, 2_000);
+    assert_eq!(running.ingest, port);
+    running.stop().await;
+}

@@ -1,0 +1,2 @@
+-- Takes back: what pipelines share: quotas and connections, by name.
+drop table shared;

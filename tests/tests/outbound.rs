@@ -1,0 +1,105 @@
+//! Records leave to HTTP APIs.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write,
+    time::Duration,
+};
+
+use testkit::http::{Reply, Request, Server};
+use tests::{Layout, Role, System};
+
+const RECORDS: usize = 600;
+
+/// A server that takes a while, so that it is what limits the calls.
+async fn slow_api() -> Server {
+    Server::start(|_, _| Reply::Slow(Duration::from_millis(20), Box::new(Reply::new(200, ""))))
+        .await
+}
+
+/// Writes the records, and returns a pipeline that sends them to these URLs.
+fn pipeline(system: &System, name: &str, urls: &[(&str, &str)]) -> String {
+    let mut csv = "id,name\n".to_owned();
+    for id in 0..RECORDS {
+        writeln!(csv, "{id},n{id}").unwrap();
+    }
+    let path = system.folder().join(format!("{name}.csv"));
+    std::fs::write(&path, csv).unwrap();
+    let targets: String = urls
+        .iter()
+        .map(|(target, url)| {
+            format!(
+                "  {target}:\n    http:\n      base_url: {url}\n      allow_private: true\n      \
+                 upsert: {{method: PUT, path: \"/people/{{{{ key }}}}\"}}\n"
+            )
+        })
+        .collect();
+    format!(
+        "pipeline: {name}\nsource: {{csv: {{path: \"{}\"}}}}\n\
+         schema: {{id: integer, name: text}}\nkey: [id]\ntargets:\n{targets}",
+        path.display()
+    )
+}
+
+fn calls(requests: &[Request]) -> Vec<&Request> {
+    requests.iter().filter(|request| request.method == "PUT").collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_loader_that_dies_between_call_and_acknowledgement_leaves_one_effect_per_record() {
+    let mut system = System::prepare(Layout::for_faults());
+    system.service(Role::Loader).process.set("TRIBUTARY_CRASH_AT", "loader.written");
+    system.start_roles(&Role::ALL).await;
+    let api = slow_api().await;
+    system.client.apply(&pipeline(&system, "people", &[("api", &api.url())])).await;
+    let run = system.client.start("people").await;
+    // Once with calls in flight, once with all of them made and nothing acknowledged.
+    api.wait_for(|requests| calls(requests).len() >= RECORDS / 3).await;
+    let process = &mut system.service(Role::Loader).process;
+    process.kill().await;
+    process.start().await;
+    process.ended(Duration::from_secs(60)).await;
+    assert!(process.log().contains("crash point `loader.written` reached"));
+    process.unset("TRIBUTARY_CRASH_AT");
+    process.start().await;
+    let books = system.client.succeeded(&run).await.ledger.unwrap();
+    assert_eq!(books.extracted, RECORDS as u64);
+
+    let requests = api.requests();
+    let mut effects: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for call in calls(&requests) {
+        effects.entry(&call.path).or_default().insert(call.header("idempotency-key").unwrap());
+    }
+    assert_eq!(effects.len(), RECORDS);
+    assert!(effects.values().all(|keys| keys.len() == 1), "an API that knows its keys acts once");
+    let repeated = calls(&requests).len() - RECORDS;
+    assert!(repeated <= 16, "{repeated} calls were made twice, and 8 were in flight");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dead_target_takes_nothing_from_the_others() {
+    let system = System::start(Layout::default()).await;
+    let mut dead = Server::always(200).await;
+    let dead_url = dead.url();
+    dead.stop().await;
+    let mut taken = Vec::new();
+    for (name, with_dead) in [("alone", false), ("beside", true)] {
+        let api = slow_api().await;
+        let url = api.url();
+        let mut urls = vec![("api", url.as_str())];
+        if with_dead {
+            urls.push(("dead", &dead_url));
+        }
+        system.client.apply(&pipeline(&system, name, &urls)).await;
+        system.client.start(name).await;
+        let requests = api.wait_for(|requests| calls(requests).len() >= RECORDS).await;
+        let calls = calls(&requests);
+        taken.push(calls[RECORDS - 1].at - calls[0].at);
+    }
+    let share = taken[0].as_secs_f64() / taken[1].as_secs_f64();
+    eprintln!("throughput beside a dead target: {:.1} %", share * 100.0);
+    assert!(share >= 0.95, "{taken:?}");
+    // When it is back, it gets everything.
+    dead.restart().await;
+    dead.wait_for(|requests| calls(requests).len() >= RECORDS).await;
+}

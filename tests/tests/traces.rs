@@ -1,0 +1,140 @@
+//! Traces, as a receiver that we did not write understands them.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    path::Path,
+    time::Duration,
+};
+
+use tempfile::TempDir;
+use tests::{Customers, Edition, Layout, Process, Role, System, free_address};
+use tokio::{
+    net::TcpStream,
+    time::{Instant, sleep},
+};
+
+/// The stages in the order in which a batch passes them.
+const STAGES: [&str; 3] = ["extractor", "transformer", "loader"];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_trace_follows_a_batch_through_all_stages() {
+    let mut receiver = Receiver::start().await;
+    let layout = Layout::default()
+        .with_everywhere("telemetry.otlp_endpoint", &format!("http://{}", receiver.address))
+        .with(Role::Extractor, "batch_bytes", "48KiB");
+    let mut system = System::start(layout).await;
+    system.write_customers(Customers::new(11, 2_000), 1, Edition::First);
+    system.client.apply(&system.customers_pipeline()).await;
+    let run = system.client.start("customers").await;
+    system.client.succeeded(&run).await;
+    // A process that ends sends the spans that it still has.
+    for service in system.services() {
+        service.process.terminate().await;
+    }
+
+    let text = receiver.end().await;
+    assert!(!text.contains('@'), "an address of a customer is in the traces");
+    let spans: Vec<Span> = Span::parse_all(&text);
+    let mut batches: BTreeMap<&str, Vec<&Span>> = BTreeMap::new();
+    for span in spans.iter().filter(|span| span.name == "batch" && span.of("run.id") == run) {
+        batches.entry(span.of("batch.id")).or_default().push(span);
+    }
+    let said = || format!("{batches:#?}");
+    assert!(batches.len() > 1, "the run has several batches: {}", said());
+    for spans in batches.values() {
+        let stages: Vec<Vec<&&Span>> = STAGES
+            .map(|stage| spans.iter().filter(|span| span.of("stage") == stage).collect())
+            .to_vec();
+        assert!(stages.iter().all(|spans| spans.len() == 1), "one span of each: {}", said());
+        let [extractor, transformer, loader] = [stages[0][0], stages[1][0], stages[2][0]];
+        assert_eq!(extractor.parent, "", "a batch has a trace of its own");
+        assert_eq!((&transformer.trace, &transformer.parent), (&extractor.trace, &extractor.id));
+        assert_eq!((&loader.trace, &loader.parent), (&extractor.trace, &transformer.id));
+    }
+    let traces: BTreeSet<&str> = batches.values().map(|spans| spans[0].trace.as_str()).collect();
+    assert_eq!(traces.len(), batches.len(), "no two batches share a trace: {}", said());
+}
+
+/// A span as the receiver prints it.
+#[derive(Debug, Default)]
+struct Span {
+    trace: String,
+    parent: String,
+    id: String,
+    name: String,
+    attributes: BTreeMap<String, String>,
+}
+
+impl Span {
+    fn parse_all(text: &str) -> Vec<Self> {
+        text.split("\nSpan #").skip(1).map(Self::parse).collect()
+    }
+
+    /// Reads `Trace ID : …` and the like up to the links, and attributes as `-> stage: Str(loader)`.
+    fn parse(text: &str) -> Self {
+        let mut span = Self::default();
+        let own = text.split("\nLinks:").next().unwrap_or_default();
+        for (key, value) in own.lines().filter_map(|line| line.trim().split_once(':')) {
+            let value = value.trim();
+            match key.trim() {
+                "Trace ID" => value.clone_into(&mut span.trace),
+                "Parent ID" => value.clone_into(&mut span.parent),
+                "ID" => value.clone_into(&mut span.id),
+                "Name" => value.clone_into(&mut span.name),
+                key => {
+                    let value = value.split_once('(').and_then(|(_, rest)| rest.strip_suffix(')'));
+                    if let (Some(key), Some(value)) = (key.strip_prefix("-> "), value) {
+                        span.attributes.insert(key.to_owned(), value.to_owned());
+                    }
+                }
+            }
+        }
+        span
+    }
+
+    fn of(&self, attribute: &str) -> &str {
+        self.attributes.get(attribute).map_or("", String::as_str)
+    }
+}
+
+/// Rotel, which prints every span that it receives.
+struct Receiver {
+    address: SocketAddr,
+    process: Process,
+    _folder: TempDir,
+}
+
+impl Receiver {
+    async fn start() -> Self {
+        let tool = ".tools/rotel/rotel/rotel-agent";
+        let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(tool);
+        assert!(program.is_file(), "there is no receiver of traces; run `make {tool}`");
+        let folder = tempfile::tempdir().unwrap();
+        let address = free_address();
+        let arguments = format!(
+            "start --otlp-grpc-endpoint {address} --otlp-http-endpoint {} --exporter blackhole \
+             --debug-log traces --debug-log-verbosity detailed --pid-file pid --log-file log",
+            free_address()
+        );
+        let arguments = arguments.split_whitespace().map(str::to_owned).collect();
+        let log = folder.path().join("spans");
+        let process = Process::new(program, arguments, Vec::new(), folder.path().to_owned(), log);
+        let mut receiver = Self { address, process, _folder: folder };
+        receiver.process.start().await;
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while TcpStream::connect(address).await.is_err() {
+            let runs = receiver.process.pid().is_some() && Instant::now() < deadline;
+            assert!(runs, "the receiver does not listen: {}", receiver.process.log());
+            // There is no event to wait for until it listens.
+            sleep(Duration::from_millis(20)).await;
+        }
+        receiver
+    }
+
+    /// Ends it and returns what it has printed.
+    async fn end(&mut self) -> String {
+        self.process.terminate().await;
+        self.process.log()
+    }
+}
