@@ -101,7 +101,7 @@ async fn problems_are_all_printed_and_nothing_is_applied() {
         "file": "flows/a.yaml", "line": 3, "key": "source.csv.pth", "message": "unknown key",
         "remedy": "write `path`",
     });
-    assert_eq!(ended.json(), json!({ "applied": [], "problems": [problem] }));
+    assert_eq!(ended.json(), json!({ "applied": [], "shared": [], "problems": [problem] }));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -122,7 +122,7 @@ async fn what_was_applied_is_a_table_or_a_document() {
     assert_eq!(ended.stdout, "PIPELINE  REVISION  CHANGE\norders           2  updated\n");
     let ended = client.run(&["-o", "json", "apply", "-f", "a.yaml"]).await.expect(0);
     let applied = json!({ "name": "orders", "revision": 2, "change": "updated" });
-    assert_eq!(ended.json(), json!({ "applied": [applied], "problems": [] }));
+    assert_eq!(ended.json(), json!({ "applied": [applied], "shared": [], "problems": [] }));
 }
 
 #[tokio::test(flavor = "multi_thread")]
