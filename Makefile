@@ -17,7 +17,7 @@ build:
 	cargo build --locked --workspace --bins
 
 test: build $(NATS) $(ROTEL) $(PEERS) $(JSON_SERVER)
-	cargo test --locked --workspace
+	cargo test --locked --workspace --no-fail-fast
 
 lint: $(VENV)/checks
 	cargo fmt --all --check

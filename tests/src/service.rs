@@ -1,8 +1,9 @@
 use std::{
-    net::{Ipv4Addr, SocketAddr, TcpListener},
+    net::{Ipv4Addr, SocketAddr},
     time::Duration,
 };
 
+use testkit::ports::free_port;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -144,14 +145,12 @@ impl Service {
     }
 }
 
-/// Returns a free address of the loopback interface.
+/// Returns an address of the loopback interface that stays free until its server starts.
 ///
 /// # Panics
 ///
 /// When there is none.
 #[must_use]
 pub fn free_address() -> SocketAddr {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
-        .and_then(|listener| listener.local_addr())
-        .expect("a port is free")
+    SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()))
 }

@@ -4,6 +4,7 @@
 pub mod gate;
 pub mod http;
 pub mod nats;
+pub mod ports;
 pub mod postgres;
 pub mod provider;
 pub mod records;

@@ -2,12 +2,14 @@
 
 use std::{
     io::Read,
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::mpsc,
     time::{Duration, Instant},
 };
+
+use crate::ports;
 
 /// Names the binary where it is neither in the tree's tools nor in `PATH`.
 const VARIABLE: &str = "TRIBUTARY_NATS_SERVER";
@@ -57,7 +59,7 @@ impl Nats {
 
     fn start_with(sync_always: bool) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory can be made");
-        let mut server = Self { directory, sync_always, port: free_port(), server: None };
+        let mut server = Self { directory, sync_always, port: ports::free_port(), server: None };
         server.restart();
         server
     }
@@ -199,11 +201,4 @@ pub fn binary() -> PathBuf {
     }
     let tool = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.tools/venv/bin/nats-server");
     if tool.exists() { tool } else { "nats-server".into() }
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0")
-        .and_then(|listener| listener.local_addr())
-        .expect("a port is free")
-        .port()
 }

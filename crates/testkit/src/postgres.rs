@@ -1,7 +1,6 @@
 //! A real PostgreSQL server of the test's own.
 
 use std::{
-    net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{
@@ -11,6 +10,8 @@ use std::{
     },
     time::{Duration, Instant},
 };
+
+use crate::ports;
 
 const BINARIES: &str = "/usr/lib/postgresql/15/bin";
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -74,7 +75,7 @@ impl Postgres {
                 .iter()
                 .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
                 .collect(),
-            port: free_port(),
+            port: ports::free_port(),
             server: None,
             databases: AtomicU32::new(0),
             directory,
@@ -267,13 +268,6 @@ fn unprivileged_user() -> Option<&'static str> {
             .find(exists)
             .expect("the user `nobody` exists everywhere")
     })
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0")
-        .and_then(|listener| listener.local_addr())
-        .expect("a port is free")
-        .port()
 }
 
 fn run(command: &mut Command) -> String {

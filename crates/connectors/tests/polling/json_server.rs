@@ -2,7 +2,6 @@
 
 use std::{
     io::{BufRead, BufReader},
-    net::TcpListener,
     path::PathBuf,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
@@ -31,7 +30,7 @@ impl JsonServer {
             .collect();
         let file = folder.path().join("db.json");
         std::fs::write(&file, format!("{{\"orders\":[{}]}}", orders.join(","))).unwrap();
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = testkit::ports::free_port();
         let tools = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../.tools/node");
         let program = tools.join("node_modules/.bin/json-server");
         let mut process = Command::new(&program)

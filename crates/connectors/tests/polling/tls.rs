@@ -1,7 +1,7 @@
 //! Certificates of both sides.
 
 use std::{
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
     path::Path,
     process::{Child, Command, Stdio},
     sync::Arc,
@@ -57,7 +57,7 @@ impl Server {
         let answer =
             "HTTP/1.1 200 OK\r\nContent-Length: 10\r\nConnection: close\r\n\r\n[{\"id\":7}]";
         std::fs::write(at.join("orders"), answer).unwrap();
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = testkit::ports::free_port();
         let process = Command::new("openssl")
             .args(["s_server", "-accept", &format!("127.0.0.1:{port}"), "-cert", "server.pem"])
             .args(["-key", "server.key", "-CAfile", "ca.pem", "-Verify", "1", "-HTTP"])
