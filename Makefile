@@ -8,6 +8,7 @@ VENV := .tools/venv
 NATS := $(VENV)/bin/nats-server
 PEERS := .tools/peers/ready
 JSON_SERVER := .tools/node/node_modules/.bin/json-server
+HISTORY := .tools/cdnow/CDNOW_master.txt
 ROTEL := .tools/rotel/rotel/rotel-agent
 
 demo: build $(NATS)
@@ -16,7 +17,7 @@ demo: build $(NATS)
 build:
 	cargo build --locked --workspace --bins
 
-test: build $(NATS) $(ROTEL) $(PEERS) $(JSON_SERVER)
+test: build $(NATS) $(ROTEL) $(PEERS) $(JSON_SERVER) $(HISTORY)
 	cargo test --locked --workspace --no-fail-fast
 
 lint: $(VENV)/checks
@@ -59,6 +60,11 @@ $(ROTEL): deploy/tools/test.txt | $(VENV)
 	python3 -m zipfile -e .tools/wheels/rotel-0.0.1a15-*.whl .tools/rotel
 	@chmod +x $@
 	@touch $@
+
+$(HISTORY): deploy/demo/requirements.txt
+	python3 -m pip download --quiet --disable-pip-version-check --no-deps --require-hashes --dest .tools/wheels --requirement $<
+	@mkdir -p $(@D)
+	python3 deploy/demo/history.py .tools/wheels/[Ll]ifetimes-*.whl $@
 
 $(PEERS): deploy/tools/peers.txt
 	python3 -m venv .tools/peers

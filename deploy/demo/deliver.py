@@ -17,15 +17,14 @@ A purchase's number is its line in the raw history (the heading is line 1).
 
 import csv
 import json
-import os
 import random
 import sqlite3
 import sys
-import zipfile
 from datetime import date
 from pathlib import Path
 
-RAW = "CDNOW_master.txt"
+from history import RAW, history, write_whole
+
 FIRST = ["Ada", "Björn", "Chiara", "Dmitri", "Élodie", "Farid", "Grace", "Hiro", "Inés", "Jan"]
 LAST = ["Okafor", "Müller", "O'Neill", "García", "Nguyễn", "Kowalska", "Smith", "Ito", "Sørensen"]
 CITIES = [("London", "GB"), ("München", "DE"), ("Kraków", "PL"), ("Boston", "US"), ("Lyon", "FR")]
@@ -83,8 +82,7 @@ def main(wheel, folder):
     complete = folder / RAW
     if complete.exists():
         return
-    with zipfile.ZipFile(wheel) as package:
-        raw_text = package.read(f"lifetimes/datasets/{RAW}").decode("ascii")
+    raw_text = history(wheel)
     shop, crm = folder / "shop", folder / "crm"
     shop.mkdir(parents=True, exist_ok=True)
     crm.mkdir(parents=True, exist_ok=True)
@@ -108,9 +106,7 @@ def main(wheel, folder):
     (crm / "contacts.json").write_text(json.dumps(document, ensure_ascii=False, indent=1),
                                        encoding="utf-8")
     # Last, because its presence says that the delivery is complete.
-    partial = folder / f"{RAW}.partial"
-    partial.write_text(raw_text, encoding="ascii")
-    os.replace(partial, complete)
+    write_whole(complete, raw_text)
 
 
 if __name__ == "__main__":

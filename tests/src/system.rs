@@ -23,11 +23,13 @@ pub struct Layout {
     pub durable: bool,
     /// Settings beyond the defaults: role, key such as `batch.max_records`, value.
     pub settings: Vec<(Role, &'static str, String)>,
+    /// Variables of all services beyond the settings, such as secrets.
+    pub environment: Vec<(&'static str, String)>,
 }
 
 impl Default for Layout {
     fn default() -> Self {
-        Self { replicas: 1, durable: false, settings: Vec::new() }
+        Self { replicas: 1, durable: false, settings: Vec::new(), environment: Vec::new() }
     }
 }
 
@@ -61,6 +63,13 @@ impl Layout {
     #[must_use]
     pub fn with_everywhere(self, key: &'static str, value: &str) -> Self {
         self.with_all(Role::ALL.map(|role| (role, key, value.to_owned())))
+    }
+
+    /// Sets a variable of all services.
+    #[must_use]
+    pub fn with_environment(mut self, name: &'static str, value: &str) -> Self {
+        self.environment.push((name, value.to_owned()));
+        self
     }
 
     /// The servers sync before they acknowledge.
@@ -151,8 +160,11 @@ impl System {
                 for (_, key, value) in layout.settings.iter().filter(|(of, _, _)| *of == role) {
                     settings.push(((*key).to_owned(), value.clone()));
                 }
-                let environment =
-                    settings.into_iter().map(|(key, value)| (role.variable(&key), value)).collect();
+                let settings =
+                    settings.into_iter().map(|(key, value)| (role.variable(&key), value));
+                let more = layout.environment.iter();
+                let more = more.map(|(name, value)| ((*name).to_owned(), value.clone()));
+                let environment = settings.chain(more).collect();
                 let log = folder.path().join(format!("{}-{replica}.log", role.name()));
                 let arguments = vec![role.name().to_owned()];
                 let folder = folder.path().to_owned();

@@ -15,6 +15,7 @@ mod python;
 mod readme;
 mod repetition;
 mod replicas;
+mod scenario;
 mod schedule;
 mod traces;
 mod up;
