@@ -8,11 +8,12 @@ customers from January 1997 to June 1998. FOLDER receives
 
     CDNOW_master.txt           the raw history, to check results by hand
     shop/orders-1997-MM.csv    the shop's first year, one file per month
-    shop/shop.db               the following months, as rows of a database
+    shop/shop.db               the following months but the last, as rows of a database
     crm/contacts.json          the customers, nested and with other field names
 
 The history knows no names, so the contact data in crm/contacts.json are made up, with a fixed seed.
-A purchase's number is its line in the raw history (the heading is line 1).
+A purchase's number is its line in the raw history (the heading is line 1). The last month is left to
+the shop's own server.
 """
 
 import csv
@@ -25,6 +26,7 @@ from pathlib import Path
 
 from history import RAW, history, write_whole
 
+LAST_MONTH = date(1998, 6, 1)
 FIRST = ["Ada", "Björn", "Chiara", "Dmitri", "Élodie", "Farid", "Grace", "Hiro", "Inés", "Jan"]
 LAST = ["Okafor", "Müller", "O'Neill", "García", "Nguyễn", "Kowalska", "Smith", "Ito", "Sørensen"]
 CITIES = [("London", "GB"), ("München", "DE"), ("Kraków", "PL"), ("Boston", "US"), ("Lyon", "FR")]
@@ -93,7 +95,7 @@ def main(wheel, folder):
         since[customer] = min(day, since.get(customer, day))
         if day.year == 1997:
             months.setdefault(day.strftime("%Y-%m"), []).append(purchase)
-        else:
+        elif day < LAST_MONTH:
             later.append(purchase)
 
     for month, rows in sorted(months.items()):

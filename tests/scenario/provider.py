@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """An e-mail provider with a strict quota.
 
-    provider.py LIMIT SECONDS ADDRESS_FILE
+    provider.py LIMIT SECONDS ADDRESS_FILE [JOURNAL]
 
-Serves until it is killed. It takes at most LIMIT calls in any SECONDS, by its own clock; what
+Serves until it is killed. It remembers in JOURNAL, a file of lines of key and customer, what it has
+sent, or as long as it lives. It takes at most LIMIT calls in any SECONDS, by its own clock; what
 is above is a violation, which it counts and answers 429.
 
     POST /coupons         {"customer": text}, with an Idempotency-Key: sends a coupon. A key that it
@@ -25,7 +26,7 @@ from service import serve
 
 
 class Provider:
-    def __init__(self, limit, seconds):
+    def __init__(self, limit, seconds, journal):
         self.limit, self.seconds = limit, seconds
         self.arrivals = collections.deque()
         self.keys = {}
@@ -33,6 +34,15 @@ class Provider:
         self.calls = self.violations = self.repeats = self.busiest = 0
         self.faults = collections.deque()
         self.lock = threading.Lock()
+        self.journal = journal
+        if journal is not None:
+            journal.seek(0)
+            for line in journal:
+                self.remember(*line.split())
+
+    def remember(self, key, customer):
+        self.coupons[customer] += 1
+        self.keys[key] = {"coupon": len(self.keys) + 1}
 
     def coupon(self, _query, body, headers):
         with self.lock:
@@ -57,8 +67,9 @@ class Provider:
             if key in self.keys:
                 self.repeats += 1
             else:
-                self.coupons[customer] += 1
-                self.keys[key] = {"coupon": len(self.keys) + 1}
+                self.remember(key, customer)
+                if self.journal is not None:
+                    print(key, customer, file=self.journal, flush=True)
             if fault is not None:
                 raise ConnectionAbortedError
             return 200, {}, self.keys[key]
@@ -79,8 +90,9 @@ class Provider:
             }
 
 
-def main(limit, seconds, address_file):
-    provider = Provider(int(limit), float(seconds))
+def main(limit, seconds, address_file, journal=None):
+    file = open(journal, "a+", encoding="utf-8") if journal else None
+    provider = Provider(int(limit), float(seconds), file)
     serve({
         ("POST", "/coupons"): provider.coupon,
         ("POST", "/admin/faults"): provider.fail,
@@ -89,6 +101,6 @@ def main(limit, seconds, address_file):
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 4:
+    if len(sys.argv) not in (4, 5):
         sys.exit(__doc__)
     main(*sys.argv[1:])

@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """A shop with a paginated API and webhooks, which replays CDNOW's purchases.
 
-    shop.py RAW ADDRESS_FILE
+    shop.py RAW ADDRESS_FILE [FIRST_DAY]
 
-Serves until it is killed. Orders become visible as they are released, oldest first.
+Serves until it is killed. It has the orders since FIRST_DAY, such as 1998-06-01, or all of them. They
+become visible as they are released, oldest first.
 
     GET  /orders?after=NUMBER&limit=N    released orders with a greater number, oldest first:
                                          {"orders": [...], "more": bool}
@@ -26,6 +27,7 @@ import json
 import sys
 import threading
 import time
+from datetime import date
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -36,14 +38,16 @@ MOST_PER_PAGE = 1000
 
 
 class Shop:
-    def __init__(self, path):
-        self.orders = orders(path)
+    def __init__(self, path, since):
+        self.orders = orders(path, since)
+        self.before = self.orders[0]["number"] - 1
         self.released = 0
         self.push = {"sent": 0, "lost": 0, "repeated": 0, "retried": 0, "done": False}
         self.lock = threading.Lock()
 
     def page(self, query, _body, _headers):
         after, limit = int(query.get("after") or 0), int(query.get("limit") or 100)
+        after = max(after - self.before, 0)
         end = min(after + min(limit, MOST_PER_PAGE), self.released)
         return 200, {}, {"orders": self.orders[after:end], "more": end < self.released}
 
@@ -141,8 +145,8 @@ class Sender:
             return False
 
 
-def main(raw, address_file):
-    shop = Shop(Path(raw))
+def main(raw, address_file, first_day=None):
+    shop = Shop(Path(raw), date.fromisoformat(first_day) if first_day else date.min)
     serve({
         ("GET", "/orders"): shop.page,
         ("POST", "/admin/release"): shop.release,
@@ -152,6 +156,6 @@ def main(raw, address_file):
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 3:
+    if len(sys.argv) not in (3, 4):
         sys.exit(__doc__)
-    main(sys.argv[1], sys.argv[2])
+    main(*sys.argv[1:])
