@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "whatever fails here fails a test")]
 
+mod access;
 mod capture;
 mod crash_points;
 mod first_sync;

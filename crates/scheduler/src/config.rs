@@ -8,12 +8,16 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use spec::{ResolveError, SecretText};
 
+use crate::access::AccessConfig;
+
 /// Settings of the scheduler. Durations are written as `30s`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Address that the gRPC API listens on. Port 0 takes a free one. Default `127.0.0.1:7000`.
     pub listen: SocketAddr,
+    /// Who may call the gRPC API.
+    pub access: AccessConfig,
     /// Where the control plane is kept: `postgres://…`, `sqlite://path` or the path of an SQLite
     /// file, which is created if it is missing. Secrets are references such as
     /// `${env:DATABASE_PASSWORD}` or `${file:/path}`. Several schedulers share one database;
@@ -49,6 +53,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 7000)),
+            access: AccessConfig::default(),
             database: Database::new(".tributary/scheduler.db"),
             database_connections: 8,
             bus: bus::Config::default(),

@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod accept;
+mod access;
 mod catalog;
 mod config;
 mod core;
@@ -31,6 +32,7 @@ use store::Store;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+pub use access::{AccessConfig, Mode, TlsConfig};
 pub use config::{Config, Database, InvalidConfig};
 
 use crate::core::Scheduler;

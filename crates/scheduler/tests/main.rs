@@ -1,6 +1,7 @@
 //! The scheduler with a real broker; the other stages are played by the tests.
 #![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
+mod access;
 mod house;
 mod losses;
 mod pipelines;

@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod attempts;
+mod audit;
 mod chain;
 mod cursors;
 mod database;
@@ -21,9 +22,11 @@ mod settle;
 mod shared;
 mod store;
 mod sweeps;
+mod tokens;
 mod value;
 
 pub use attempts::HandedOut;
+pub use audit::{AuditEntry, Verified};
 pub use cursors::LoadedCursor;
 pub use error::Error;
 pub use ledger::Recorded;
@@ -36,3 +39,4 @@ pub use run::{
 };
 pub use schedules::{Schedule, Skip, Taken};
 pub use store::Store;
+pub use tokens::Token;

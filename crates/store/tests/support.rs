@@ -3,6 +3,7 @@ use std::sync::{LazyLock, Mutex, PoisonError};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use model::{PipelineName, RunId};
+use sqlx::Connection;
 use store::{NewRevision, NewRun, NewRunTarget, Run, Store, Trigger};
 use testkit::postgres::Postgres;
 use wire::ledger::{
@@ -32,6 +33,18 @@ impl Database {
         .await
         .unwrap();
         Self { address, _folder: None }
+    }
+
+    /// Runs SQL past the store.
+    pub(crate) async fn execute(&self, sql: &'static str) -> sqlx::Result<()> {
+        if self.address.starts_with("sqlite") {
+            let mut connection = sqlx::SqliteConnection::connect(&self.address).await?;
+            sqlx::raw_sql(sql).execute(&mut connection).await?;
+        } else {
+            let mut connection = sqlx::PgConnection::connect(&self.address).await?;
+            sqlx::raw_sql(sql).execute(&mut connection).await?;
+        }
+        Ok(())
     }
 
     pub(crate) async fn open(&self) -> Store {

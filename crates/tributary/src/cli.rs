@@ -41,6 +41,25 @@ pub(crate) struct Global {
         default_value = ".tributary"
     )]
     pub(crate) data: PathBuf,
+    /// Certificate authority of the server, in PEM, instead of those of this system. The address
+    /// begins with https then.
+    #[arg(long, global = true, env = "TRIBUTARY_CA", value_name = "FILE")]
+    pub(crate) ca: Option<PathBuf>,
+    /// Client certificate in PEM, where the server asks for one.
+    #[arg(
+        long,
+        global = true,
+        env = "TRIBUTARY_CERTIFICATE",
+        value_name = "FILE",
+        requires = "key"
+    )]
+    pub(crate) certificate: Option<PathBuf>,
+    /// Private key of the client certificate in PEM.
+    #[arg(long, global = true, env = "TRIBUTARY_KEY", value_name = "FILE")]
+    pub(crate) key: Option<PathBuf>,
+    /// File with the token to send. Default: the token in TRIBUTARY_TOKEN, or none.
+    #[arg(long, global = true, env = "TRIBUTARY_TOKEN_FILE", value_name = "FILE")]
+    pub(crate) token_file: Option<PathBuf>,
     /// Form of the results. JSON is one document with a stable shape; while watching, one per line.
     #[arg(long, short, global = true, value_enum, default_value_t)]
     pub(crate) output: Format,
@@ -97,6 +116,11 @@ pub(crate) enum Command {
     Cancel(RunId),
     /// List the quotas: how much of each is used, what waits, and when that will be done.
     Quotas(Quotas),
+    /// Tokens of the gRPC API.
+    #[command(subcommand)]
+    Token(Token),
+    /// List who did what, with what result, newest first.
+    Audit(Audit),
     /// Records that could not be transformed or loaded.
     #[command(subcommand)]
     Quarantine(Quarantine),
@@ -229,6 +253,56 @@ pub(crate) struct Quotas {
     /// Remove a quota that no pipeline uses.
     #[arg(long, value_name = "NAME", conflicts_with = "name")]
     pub(crate) delete: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Token {
+    /// Make a token and print it, once.
+    Create {
+        /// Name, which the audit tells.
+        name: String,
+        /// What its bearer may do.
+        #[arg(long, value_enum)]
+        role: Role,
+        /// How many days it lasts, 1 to 366.
+        #[arg(long, default_value_t = 90, value_parser = clap::value_parser!(u16).range(1..=366))]
+        days: u16,
+    },
+    /// List all tokens, ended ones too.
+    List,
+    /// End a token before its time, within seconds.
+    Revoke {
+        /// Its name.
+        name: String,
+    },
+}
+
+/// What somebody may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Role {
+    /// See pipelines, runs, polls, quotas, and quarantine without contents.
+    Viewer,
+    /// The same, and start and cancel runs, and replay.
+    Operator,
+    /// The same, and apply, plan, check, discover and delete pipelines.
+    Editor,
+    /// See what a viewer sees, and read and drop the contents of quarantined records.
+    Privacy,
+    /// Everything, tokens and audit too.
+    Admin,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Audit {
+    /// At most so many entries, 1 to 1000.
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) limit: u32,
+    /// Only entries before this one.
+    #[arg(long, value_name = "ID", default_value_t = 0, hide_default_value = true)]
+    pub(crate) before: u64,
+    /// Compute the digests of all entries again, and tell whether any is missing or was changed.
+    #[arg(long, conflicts_with = "before")]
+    pub(crate) verify: bool,
 }
 
 #[derive(Debug, Subcommand)]

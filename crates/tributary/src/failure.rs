@@ -49,6 +49,7 @@ impl Failure {
     pub(crate) fn refused(what: impl Into<String>, status: &Status) -> Self {
         let hint = match status.code() {
             Code::NotFound => "see `tributary pipelines` and `tributary runs` for what there is",
+            Code::PermissionDenied => "ask for a token with another role",
             Code::Unimplemented => "use a server and a client of the same release",
             Code::Internal | Code::Unknown | Code::DataLoss => {
                 "the log of the scheduler tells more"

@@ -1,5 +1,6 @@
 //! The gRPC API: requests to calls, answers to messages, nothing else.
 
+mod access;
 mod convert;
 mod pipelines;
 mod polls;
@@ -11,12 +12,15 @@ use anyhow::Context;
 use tokio::net::TcpListener;
 use tonic::transport::{Server, server::TcpIncoming};
 use wire::control::{
-    pipeline_service_server::PipelineServiceServer, poll_service_server::PollServiceServer,
-    quarantine_service_server::QuarantineServiceServer, quota_service_server::QuotaServiceServer,
-    run_service_server::RunServiceServer,
+    access_service_server::AccessServiceServer, pipeline_service_server::PipelineServiceServer,
+    poll_service_server::PollServiceServer, quarantine_service_server::QuarantineServiceServer,
+    quota_service_server::QuotaServiceServer, run_service_server::RunServiceServer,
 };
 
-use crate::core::Scheduler;
+use crate::{
+    access::{Access, GuardLayer},
+    core::Scheduler,
+};
 
 /// A message holds at most so many bytes: many pipelines at once, or one large record.
 const MAX_MESSAGE: usize = 16 * 1024 * 1024;
@@ -30,6 +34,7 @@ pub(crate) async fn serve(scheduler: Scheduler, listener: TcpListener) -> anyhow
     let quarantine = QuarantineServiceServer::new(quarantine::Quarantine(scheduler.clone()));
 
     let quotas = QuotaServiceServer::new(quotas::Quotas(scheduler.clone()));
+    let access = AccessServiceServer::new(access::AccessApi(scheduler.clone()));
 
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<PipelineServiceServer<pipelines::Pipelines>>().await;
@@ -37,6 +42,7 @@ pub(crate) async fn serve(scheduler: Scheduler, listener: TcpListener) -> anyhow
     health.set_serving::<PollServiceServer<polls::Polls>>().await;
     health.set_serving::<QuarantineServiceServer<quarantine::Quarantine>>().await;
     health.set_serving::<QuotaServiceServer<quotas::Quotas>>().await;
+    health.set_serving::<AccessServiceServer<access::AccessApi>>().await;
 
     // Two versions of reflection are in use.
     let reflection = || {
@@ -45,8 +51,15 @@ pub(crate) async fn serve(scheduler: Scheduler, listener: TcpListener) -> anyhow
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
     let address = listener.local_addr().context("the listener has no address")?;
-    tracing::info!(%address, "the control API listens");
-    Server::builder()
+    let settings = &scheduler.config().access;
+    let guard = GuardLayer::new(Access::new(settings, address, scheduler.clone())?);
+    let mut server = Server::builder();
+    if let Some(tls) = &settings.tls {
+        server = server.tls_config(tls.load()?).context("`access.tls` cannot be used")?;
+    }
+    tracing::info!(%address, tls = settings.tls.is_some(), "the control API listens");
+    server
+        .layer(guard)
         .add_service(health_service)
         .add_service(reflection().build_v1().context("reflection v1")?)
         .add_service(reflection().build_v1alpha().context("reflection v1alpha")?)
@@ -55,6 +68,7 @@ pub(crate) async fn serve(scheduler: Scheduler, listener: TcpListener) -> anyhow
         .add_service(polls)
         .add_service(quarantine)
         .add_service(quotas)
+        .add_service(access)
         .serve_with_incoming_shutdown(
             TcpIncoming::from(listener),
             scheduler.shutdown().clone().cancelled_owned(),

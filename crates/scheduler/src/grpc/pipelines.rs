@@ -9,6 +9,7 @@ use wire::control::{
 
 use super::convert;
 use crate::{
+    access::Subject,
     core::Scheduler,
     error::Error,
     pipelines::{self, Text},
@@ -54,6 +55,7 @@ impl PipelineService for Pipelines {
         &self,
         request: Request<ApplyPipelinesRequest>,
     ) -> Result<Response<ApplyPipelinesResponse>, Status> {
+        let subject = Subject::of(&request);
         let texts = texts(request.into_inner().pipelines);
         let response = match shared::apply(&self.0, texts).await? {
             Ok((applied, shared)) => ApplyPipelinesResponse {
@@ -67,6 +69,9 @@ impl PipelineService for Pipelines {
                 shared: Vec::new(),
             },
         };
+        let pipelines = response.applied.iter().map(|applied| applied.name.as_str());
+        let shared = response.shared.iter().map(|shared| shared.name.as_str());
+        subject.is(pipelines.chain(shared).collect::<Vec<_>>().join(", "));
         Ok(Response::new(response))
     }
 
@@ -94,8 +99,12 @@ impl PipelineService for Pipelines {
         &self,
         request: Request<CheckPipelineRequest>,
     ) -> Result<Response<CheckPipelineResponse>, Status> {
+        let subject = Subject::of(&request);
         let asked = match request.into_inner().pipeline {
-            Some(check_pipeline_request::Pipeline::Name(name)) => Asked::Name(name),
+            Some(check_pipeline_request::Pipeline::Name(name)) => {
+                subject.is(&name);
+                Asked::Name(name)
+            }
             Some(check_pipeline_request::Pipeline::Source(source)) => Asked::Source(source),
             None => Asked::Nothing,
         };
@@ -109,8 +118,12 @@ impl PipelineService for Pipelines {
         &self,
         request: Request<DiscoverSourceRequest>,
     ) -> Result<Response<DiscoverSourceResponse>, Status> {
+        let subject = Subject::of(&request);
         let asked = match request.into_inner().pipeline {
-            Some(discover_source_request::Pipeline::Name(name)) => Asked::Name(name),
+            Some(discover_source_request::Pipeline::Name(name)) => {
+                subject.is(&name);
+                Asked::Name(name)
+            }
             Some(discover_source_request::Pipeline::Source(source)) => Asked::Source(source),
             None => Asked::Nothing,
         };
@@ -148,6 +161,7 @@ impl PipelineService for Pipelines {
         &self,
         request: Request<DeletePipelineRequest>,
     ) -> Result<Response<DeletePipelineResponse>, Status> {
+        Subject::of(&request).is(&request.get_ref().name);
         let name = request.into_inner().name.parse().map_err(Error::from)?;
         pipelines::delete(&self.0, &name).await?;
         Ok(Response::new(DeletePipelineResponse {}))

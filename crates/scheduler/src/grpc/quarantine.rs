@@ -3,12 +3,12 @@ use store::{NewQuarantined, Quarantined};
 use tonic::{Request, Response, Status};
 use wire::control::{
     DropQuarantineRequest, DropQuarantineResponse, GetQuarantinedRequest, GetQuarantinedResponse,
-    ListQuarantineRequest, ListQuarantineResponse, ReplayQuarantineRequest,
+    ListQuarantineRequest, ListQuarantineResponse, QuarantineSelection, ReplayQuarantineRequest,
     ReplayQuarantineResponse, quarantine_service_server::QuarantineService,
 };
 
 use super::convert;
-use crate::{core::Scheduler, error::Error, replay};
+use crate::{access::Subject, core::Scheduler, error::Error, replay};
 
 /// Records that a list has where nobody asks for a number, and at most.
 const USUAL_LIMIT: u32 = 100;
@@ -33,6 +33,17 @@ fn contents_of(record: &NewQuarantined) -> String {
         .unwrap_or_default()
 }
 
+/// What was selected, as the audit tells it.
+fn described(selection: Option<&QuarantineSelection>) -> String {
+    let Some(selection) = selection else { return "all records".to_owned() };
+    let QuarantineSelection { ids, pipeline, run, .. } = selection;
+    if ids.is_empty() {
+        format!("records of pipeline `{pipeline}`, run `{run}`")
+    } else {
+        format!("records {}", ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))
+    }
+}
+
 #[tonic::async_trait]
 impl QuarantineService for Quarantine {
     async fn list_quarantine(
@@ -54,6 +65,7 @@ impl QuarantineService for Quarantine {
         &self,
         request: Request<GetQuarantinedRequest>,
     ) -> Result<Response<GetQuarantinedResponse>, Status> {
+        Subject::of(&request).is(format!("record {}", request.get_ref().id));
         let id = request.into_inner().id;
         let found = self.0.store().quarantined_record(id).await.map_err(Error::from)?;
         let found: Quarantined = found.ok_or(Error::NoRecord(id))?;
@@ -66,6 +78,7 @@ impl QuarantineService for Quarantine {
         &self,
         request: Request<ReplayQuarantineRequest>,
     ) -> Result<Response<ReplayQuarantineResponse>, Status> {
+        Subject::of(&request).is(described(request.get_ref().selection.as_ref()));
         let selection = convert::selection(request.into_inner().selection)?;
         let replayed = replay::replay(&self.0, &selection).await?;
         Ok(Response::new(ReplayQuarantineResponse {
@@ -78,6 +91,7 @@ impl QuarantineService for Quarantine {
         &self,
         request: Request<DropQuarantineRequest>,
     ) -> Result<Response<DropQuarantineResponse>, Status> {
+        Subject::of(&request).is(described(request.get_ref().selection.as_ref()));
         let selection = convert::selection(request.into_inner().selection)?;
         let records = self.0.store().drop_quarantined(&selection).await.map_err(Error::from)?;
         tracing::info!(records, "quarantined records were dropped");

@@ -7,6 +7,7 @@ use wire::control::{
 };
 
 use crate::{
+    access::Subject,
     core::Scheduler,
     error::Error,
     shared::{self, Standing},
@@ -30,6 +31,7 @@ impl QuotaService for Quotas {
         &self,
         request: Request<DeleteQuotaRequest>,
     ) -> Result<Response<DeleteQuotaResponse>, Status> {
+        Subject::of(&request).is(&request.get_ref().name);
         let name = request.into_inner().name.parse().map_err(Error::from)?;
         shared::delete(&self.0, &name).await?;
         Ok(Response::new(DeleteQuotaResponse {}))

@@ -13,6 +13,7 @@ use wire::control::{
 
 use super::convert;
 use crate::{
+    access::Subject,
     core::Scheduler,
     error::Error,
     settling::ended,
@@ -39,8 +40,10 @@ impl RunService for Runs {
         &self,
         request: Request<StartRunRequest>,
     ) -> Result<Response<StartRunResponse>, Status> {
+        let subject = Subject::of(&request);
         let StartRunRequest { pipeline, full, confirm_loss, accept_fields, parameters, from, to } =
             request.into_inner();
+        subject.is(&pipeline);
         let name = pipeline.parse().map_err(Error::from)?;
         let range = (from.is_some() || to.is_some()).then_some(Range { from, to });
         if full && range.is_some() {
@@ -111,6 +114,7 @@ impl RunService for Runs {
         &self,
         request: Request<CancelRunRequest>,
     ) -> Result<Response<CancelRunResponse>, Status> {
+        Subject::of(&request).is(&request.get_ref().id);
         let id: RunId = request.into_inner().id.parse().map_err(Error::from)?;
         let now = self.0.now();
         let reason = "cancelled by a user";

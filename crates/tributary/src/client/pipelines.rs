@@ -1,20 +1,22 @@
 //! Commands about pipelines.
 
-use tonic::transport::Channel;
 use wire::control::{
     ApplyPipelinesRequest, CheckPipelineRequest, DeletePipelineRequest, DiscoverSourceRequest,
     GetPipelineRequest, ListPipelinesRequest, PlanPipelinesRequest, check_pipeline_request,
     discover_source_request, pipeline_service_client::PipelineServiceClient,
 };
 
-use super::{files, server::Server};
+use super::{
+    files,
+    server::{Connection, Server},
+};
 use crate::{
     cli::{Files, Pipeline},
     failure::Failure,
     output::{Output, json, text},
 };
 
-async fn client(server: &Server) -> Result<PipelineServiceClient<Channel>, Failure> {
+async fn client(server: &Server) -> Result<PipelineServiceClient<Connection>, Failure> {
     server.connect().await.map(PipelineServiceClient::new)
 }
 

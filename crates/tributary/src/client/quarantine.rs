@@ -1,12 +1,11 @@
 //! Commands about the quarantine.
 
-use tonic::transport::Channel;
 use wire::control::{
     DropQuarantineRequest, GetQuarantinedRequest, ListQuarantineRequest, QuarantineSelection,
     ReplayQuarantineRequest, quarantine_service_client::QuarantineServiceClient,
 };
 
-use super::server::Server;
+use super::server::{Connection, Server};
 use crate::{
     cli::{Quarantine, Selection},
     failure::Failure,
@@ -29,7 +28,7 @@ pub(crate) async fn run(
     }
 }
 
-type Client = QuarantineServiceClient<Channel>;
+type Client = QuarantineServiceClient<Connection>;
 
 async fn list(
     mut client: Client,

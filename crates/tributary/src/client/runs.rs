@@ -1,18 +1,20 @@
 //! Commands about runs.
 
-use tonic::transport::Channel;
 use wire::control::{
     CancelRunRequest, ListRunsRequest, StartRunRequest, run_service_client::RunServiceClient,
 };
 
-use super::{server::Server, watch};
+use super::{
+    server::{Connection, Server},
+    watch,
+};
 use crate::{
     cli,
     failure::Failure,
     output::{Output, json, text},
 };
 
-pub(crate) async fn client(server: &Server) -> Result<RunServiceClient<Channel>, Failure> {
+pub(crate) async fn client(server: &Server) -> Result<RunServiceClient<Connection>, Failure> {
     server.connect().await.map(RunServiceClient::new)
 }
 

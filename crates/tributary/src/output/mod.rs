@@ -1,5 +1,6 @@
 //! Results on stdout, for people or for programs.
 
+pub(crate) mod access;
 pub(crate) mod json;
 pub(crate) mod polls;
 pub(crate) mod progress;

@@ -1,0 +1,4 @@
+-- Takes back: who may do what, and who did what.
+drop table audit;
+drop table tokens;
+drop function audit_is_append_only;

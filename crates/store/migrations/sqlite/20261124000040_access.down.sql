@@ -1,0 +1,3 @@
+-- Takes back: who may do what, and who did what.
+drop table audit;
+drop table tokens;
