@@ -1,13 +1,9 @@
-use std::{
-    collections::BTreeMap,
-    path::Path,
-    process::{Command, Stdio},
-    time::Duration,
-};
+use std::{collections::BTreeMap, time::Duration};
 
 use prost_types::FileDescriptorSet;
 use scheduler::{AccessConfig, Mode, TlsConfig};
 use spec::SecretText;
+use testkit::certificates::Authority;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::{
@@ -277,46 +273,24 @@ async fn an_api_that_others_reach_says_who_may_call_it() {
     within(run).await.unwrap().unwrap();
 }
 
-fn openssl(folder: &Path, arguments: &str) {
-    let status = Command::new("openssl")
-        .args(arguments.split_whitespace())
-        .current_dir(folder)
-        .stderr(Stdio::null())
-        .status()
-        .expect("openssl is installed");
-    assert!(status.success(), "openssl {arguments}");
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn tls_asks_for_a_certificate_of_the_authority() {
     rustls::crypto::ring::default_provider().install_default().ok();
-    let folder = tempfile::tempdir().unwrap();
-    let at = folder.path();
-    let key = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes";
-    openssl(at, &format!("req -x509 {key} -keyout ca.key -out ca.pem -subj /CN=ca -days 2"));
-    std::fs::write(at.join("ext"), "subjectAltName=IP:127.0.0.1").unwrap();
-    for name in ["server", "client"] {
-        openssl(at, &format!("req {key} -keyout {name}.key -out {name}.csr -subj /CN={name}"));
-        openssl(
-            at,
-            &format!(
-                "x509 -req -in {name}.csr -CA ca.pem -CAkey ca.key -CAcreateserial -out \
-                 {name}.pem -days 2 -extfile ext"
-            ),
-        );
-    }
+    let authority = Authority::new();
+    authority.issue("server");
+    authority.issue("client");
     let mut house = House::new().await;
     house.config.access.tls = Some(TlsConfig {
-        certificate: at.join("server.pem"),
-        key: at.join("server.key"),
-        client_ca: Some(at.join("ca.pem")),
+        certificate: authority.path("server.pem"),
+        key: authority.path("server.key"),
+        client_ca: Some(authority.path("ca.pem")),
     });
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("https://{}", listener.local_addr().unwrap());
     let shutdown = CancellationToken::new();
     let run = tokio::spawn(scheduler::run_on(listener, house.config.clone(), shutdown.clone()));
 
-    let read = |name: &str| std::fs::read(at.join(name)).unwrap();
+    let read = |name: &str| std::fs::read(authority.path(name)).unwrap();
     let trusting = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(read("ca.pem")));
     let identity = Identity::from_pem(read("client.pem"), read("client.key"));
     let connect = |tls: ClientTlsConfig| {

@@ -1,6 +1,7 @@
 //! What tests of several crates share: real servers that end with the test, and fakes of sources and
 //! targets whose faults are scripted.
 
+pub mod certificates;
 pub mod gate;
 pub mod http;
 pub mod nats;

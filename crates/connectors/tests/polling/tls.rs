@@ -2,7 +2,6 @@
 
 use std::{
     net::TcpStream,
-    path::Path,
     process::{Child, Command, Stdio},
     sync::Arc,
     time::{Duration, Instant},
@@ -10,24 +9,15 @@ use std::{
 
 use connect::{LocalMemory, Unlimited};
 use connectors::Context;
+use testkit::certificates::Authority;
 
 use crate::support::*;
-
-fn openssl(folder: &Path, arguments: &str) {
-    let status = Command::new("openssl")
-        .args(arguments.split_whitespace())
-        .current_dir(folder)
-        .stderr(Stdio::null())
-        .status()
-        .expect("openssl is installed");
-    assert!(status.success(), "openssl {arguments}");
-}
 
 /// A server that takes only clients whose certificate its authority has signed.
 struct Server {
     process: Child,
     port: u16,
-    folder: tempfile::TempDir,
+    authority: Authority,
 }
 
 impl Drop for Server {
@@ -39,30 +29,18 @@ impl Drop for Server {
 
 impl Server {
     fn start() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let at = folder.path();
-        let key = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes";
-        openssl(at, &format!("req -x509 {key} -keyout ca.key -out ca.pem -subj /CN=ca -days 2"));
-        for name in ["server", "client"] {
-            std::fs::write(at.join("ext"), "subjectAltName=IP:127.0.0.1").unwrap();
-            openssl(at, &format!("req {key} -keyout {name}.key -out {name}.csr -subj /CN={name}"));
-            openssl(
-                at,
-                &format!(
-                    "x509 -req -in {name}.csr -CA ca.pem -CAkey ca.key -CAcreateserial \
-                     -out {name}.pem -days 2 -extfile ext"
-                ),
-            );
-        }
+        let authority = Authority::new();
+        authority.issue("server");
+        authority.issue("client");
         let answer =
             "HTTP/1.1 200 OK\r\nContent-Length: 10\r\nConnection: close\r\n\r\n[{\"id\":7}]";
-        std::fs::write(at.join("orders"), answer).unwrap();
+        std::fs::write(authority.path("orders"), answer).unwrap();
         let port = testkit::ports::free_port();
         let process = Command::new("openssl")
             .args(["s_server", "-accept", &format!("127.0.0.1:{port}"), "-cert", "server.pem"])
             .args(["-key", "server.key", "-CAfile", "ca.pem", "-Verify", "1", "-HTTP"])
             .args(["-verify_return_error", "-quiet"])
-            .current_dir(at)
+            .current_dir(authority.folder())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -73,12 +51,12 @@ impl Server {
             assert!(Instant::now() < deadline, "openssl does not listen");
             std::thread::sleep(Duration::from_millis(20));
         }
-        Self { process, port, folder }
+        Self { process, port, authority }
     }
 
     /// Makes a source whose variables are the files of the server's folder.
     fn source(&self, tls: &str) -> Arc<dyn connect::Source> {
-        let folder = self.folder.path().to_owned();
+        let folder = self.authority.folder().to_owned();
         let variables: connectors::Variables = Arc::new(move |name| {
             std::fs::read_to_string(folder.join(name.to_lowercase().replace('_', "."))).ok()
         });
