@@ -5,6 +5,7 @@
 mod access;
 mod capture;
 mod crash_points;
+mod deliveries;
 mod first_sync;
 mod full_stream;
 mod kills;

@@ -17,6 +17,7 @@ use wire::{
 
 use crate::{
     core::Scheduler,
+    deliveries,
     error::chain,
     pushes,
     refused::{refused_records, unreadable_message},
@@ -103,7 +104,8 @@ pub(crate) async fn ledger(scheduler: Scheduler) -> anyhow::Result<()> {
 pub(crate) async fn quarantine(scheduler: Scheduler) -> anyhow::Result<()> {
     let mut consumer = scheduler.bus().consumer(ConsumerOptions::new(Queue::Quarantine));
     while let Some(group) = next_group(&scheduler, &mut consumer).await {
-        let records: Vec<NewQuarantined> = group.iter().flat_map(records_of).collect();
+        let mut records: Vec<NewQuarantined> = group.iter().flat_map(records_of).collect();
+        deliveries::plan(&scheduler, &mut records).await;
         let kept = retried(&scheduler, "refused records", || {
             scheduler.store().quarantine(records.clone(), scheduler.now())
         })

@@ -5,6 +5,7 @@ mod access;
 mod catalog;
 mod config;
 mod core;
+mod deliveries;
 mod due;
 mod error;
 mod grpc;

@@ -7,6 +7,7 @@ use store::{Run, SweepState, Trigger};
 use crate::{
     catalog,
     core::Scheduler,
+    deliveries,
     error::{Error, chain},
     pushes, replay,
     settling::issue_sweep,
@@ -34,6 +35,7 @@ pub(crate) async fn run(scheduler: Scheduler) -> anyhow::Result<()> {
 async fn round(scheduler: &Scheduler) {
     restore(scheduler).await;
     logged("runs cannot be looked at", look_at_runs(scheduler).await);
+    logged("webhooks cannot be sent again", deliveries::round(scheduler).await);
     logged("details of runs cannot be removed", pushes::forget(scheduler).await);
     logged("runs cannot be counted", count(scheduler).await);
 }

@@ -34,6 +34,7 @@ pub(crate) fn refused_records(
         field: reason.field,
         contents: contents(index),
         raw: (!reason.raw.is_empty()).then(|| reason.raw.to_vec()),
+        waits: None,
     });
     refused.collect()
 }
@@ -62,5 +63,6 @@ pub(crate) fn unreadable_message(
         field: String::new(),
         contents: None,
         raw: Some(payload.to_vec()),
+        waits: None,
     }
 }

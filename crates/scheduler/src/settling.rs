@@ -12,6 +12,7 @@ use wire::task::SweepTarget;
 
 use crate::{
     core::Scheduler,
+    deliveries,
     error::{Error, chain},
     pushes,
     tasks::publish_sweep,
@@ -135,6 +136,9 @@ pub(crate) async fn issue_sweep(
 pub(crate) async fn ended(scheduler: &Scheduler, run: &Run) {
     scheduler.tell(run.id);
     scheduler.forget_pause(run.id);
+    if let Err(error) = deliveries::after_run(scheduler, &run.pipeline).await {
+        tracing::warn!(error = chain(&error), "webhooks cannot be sent again yet");
+    }
     scheduler.look_soon();
     scheduler.metrics().ended(run);
     let books = &run.books;

@@ -115,8 +115,10 @@ fn promised(role: Role, method: &str) -> bool {
         "ListPolls",
         "ListQuotas",
         "ListQuarantine",
+        "ListReceivers",
     ];
-    let operates = ["StartRun", "CancelRun", "ReplayQuarantine"];
+    let operates =
+        ["StartRun", "CancelRun", "ReplayQuarantine", "ResendDeliveries", "EnableReceiver"];
     let edits = [
         "ApplyPipelines",
         "PlanPipelines",

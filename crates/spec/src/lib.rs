@@ -30,7 +30,7 @@ pub use http::{
 };
 pub use outbound::{
     AnswerRule, BatchResults, HttpTarget, Nulls, OutboundBatch, OutboundBody, OutboundRequest,
-    Payload, Verdict, WebhookTarget,
+    Payload, UNDELIVERED, Verdict, WebhookTarget, disabled_key,
 };
 pub use parse::{is_shared, parse, parse_shared};
 pub use path::{JsonPath, PathStep};

@@ -1,3 +1,7 @@
+use std::time::Duration;
+
+use model::PipelineName;
+
 use crate::{HttpBody, HttpClient, JsonPath, SecretText, TargetSystem, Template, TextTest};
 
 /// An HTTP API that records are sent to.
@@ -214,6 +218,20 @@ pub struct WebhookTarget {
     pub in_flight: usize,
     /// How often a record is tried that fails where others succeed, at least 1.
     pub attempts: u32,
+    /// Waits between attempts, at least one. While the first lasts the loader keeps what it has in
+    /// hand; after it, what was not delivered is set aside and sent again after each of the others.
+    pub retry: Vec<Duration>,
+    /// How long nothing may get through until the receiver is disabled.
+    pub disable_after: Duration,
+}
+
+/// Code under which a webhook that was not delivered is quarantined, until it is sent again.
+pub const UNDELIVERED: &str = "undelivered";
+
+/// Returns the key that is remembered while a receiver is disabled.
+#[must_use]
+pub fn disabled_key(pipeline: &PipelineName, target: &PipelineName) -> String {
+    format!("{pipeline}.{target}.disabled")
 }
 
 /// What a webhook tells of a record.

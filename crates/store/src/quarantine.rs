@@ -1,10 +1,13 @@
-use std::collections::HashSet;
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
 use chrono::{DateTime, Utc};
 use model::PipelineName;
 
 use crate::{
-    Error, Store,
+    Error, Store, deliveries,
     value::{Value, args},
 };
 
@@ -35,6 +38,8 @@ pub struct NewQuarantined {
     pub contents: Option<Vec<u8>>,
     /// The text of a record that could not be parsed at all.
     pub raw: Option<Vec<u8>>,
+    /// Waits after which the record is sent again by itself; `None`: it is not a delivery.
+    pub waits: Option<Vec<Duration>>,
 }
 
 /// A refused record.
@@ -57,6 +62,12 @@ pub struct Selection {
     pub run: Option<String>,
     /// With this code.
     pub code: Option<String>,
+    /// Refused by this target.
+    pub target: Option<String>,
+    /// Quarantined at this time or later.
+    pub since: Option<DateTime<Utc>>,
+    /// To be sent again by itself at this time or earlier.
+    pub due_at: Option<DateTime<Utc>>,
     /// With one of these ids; empty: with any.
     pub ids: Vec<i64>,
 }
@@ -67,12 +78,23 @@ impl Selection {
         let mut arguments: Vec<Value> = Vec::new();
         let mut conditions = Vec::new();
         let pipeline = self.pipeline.as_ref().map(ToString::to_string);
-        for (column, value) in
-            [("pipeline", &pipeline), ("run_id", &self.run), ("code", &self.code)]
-        {
+        for (column, value) in [
+            ("pipeline", &pipeline),
+            ("run_id", &self.run),
+            ("code", &self.code),
+            ("target", &self.target),
+        ] {
             if let Some(value) = value {
                 conditions.push(format!("{column} = ${}", first + arguments.len()));
                 arguments.push(value.into());
+            }
+        }
+        for (condition, time) in
+            [("quarantined_at >=", self.since), ("next_attempt_at <=", self.due_at)]
+        {
+            if let Some(time) = time {
+                conditions.push(format!("{condition} ${}", first + arguments.len()));
+                arguments.push(time.into());
             }
         }
         if !self.ids.is_empty() {
@@ -131,6 +153,7 @@ impl TryFrom<Row> for Quarantined {
                 field: row.field,
                 contents: row.contents,
                 raw: row.raw,
+                waits: None,
             },
         })
     }
@@ -155,9 +178,19 @@ impl Store {
         records.retain(|record| names.contains(record.pipeline.as_str()));
         // Whoever inserts the same records at the same time waits behind, not in a circle.
         records.sort_by(|a, b| (&a.run, &a.record).cmp(&(&b.run, &b.record)));
+        let mut failed_before = HashMap::new();
+        for record in records.iter().filter(|record| record.waits.is_some()) {
+            let before = deliveries::failed_before(&mut tx, record).await?;
+            failed_before.insert((record.run.clone(), record.record.clone()), before);
+        }
         let rows = records
             .into_iter()
             .map(|record| {
+                let key = (record.run.clone(), record.record.clone());
+                let delivery = record.waits.as_deref().map(|waits| {
+                    let before = failed_before.get(&key).copied().unwrap_or_default();
+                    deliveries::Delivery::after(before, waits, now)
+                });
                 args![
                     &record.pipeline,
                     record.revision,
@@ -171,14 +204,18 @@ impl Store {
                     record.field,
                     record.contents,
                     record.raw,
-                    now
+                    now,
+                    delivery.map(|delivery| delivery.attempts),
+                    delivery.map(|delivery| delivery.first_failed_at),
+                    delivery.and_then(|delivery| delivery.next_attempt_at)
                 ]
             })
             .collect();
         let new = tx
             .insert(
                 "insert into quarantine (pipeline, revision, run_id, stage, target, record, \
-                 code, message, step, field, contents, raw, quarantined_at)",
+                 code, message, step, field, contents, raw, quarantined_at, attempts, \
+                 first_failed_at, next_attempt_at)",
                 rows,
                 "on conflict do nothing",
             )

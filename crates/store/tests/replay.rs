@@ -25,6 +25,7 @@ fn refused(run: &str, record: &str, target: &str) -> NewQuarantined {
         field: "total".to_owned(),
         contents: Some(vec![1, 2, 3]),
         raw: None,
+        waits: None,
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
+use chrono::{DateTime, Utc};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
@@ -116,6 +117,9 @@ pub(crate) enum Command {
     Cancel(RunId),
     /// List the quotas: how much of each is used, what waits, and when that will be done.
     Quotas(Quotas),
+    /// Webhooks that were not delivered, and their receivers.
+    #[command(subcommand)]
+    Deliveries(Deliveries),
     /// Tokens of the gRPC API.
     #[command(subcommand)]
     Token(Token),
@@ -253,6 +257,44 @@ pub(crate) struct Quotas {
     /// Remove a quota that no pipeline uses.
     #[arg(long, value_name = "NAME", conflicts_with = "name")]
     pub(crate) delete: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Deliveries {
+    /// List the receivers for which webhooks wait, and those that are disabled.
+    ///
+    /// Each webhook is a record of `tributary quarantine list --code undelivered`.
+    List {
+        /// Only those of this pipeline.
+        pipeline: Option<String>,
+    },
+    /// Send webhooks again now, instead of when their time has come.
+    Resend(Resend),
+    /// Call a disabled receiver again, and send it what was set aside.
+    Enable {
+        /// Name of the pipeline.
+        pipeline: String,
+        /// Name of the target.
+        target: String,
+    },
+}
+
+/// Which webhooks; all conditions must hold.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = true)]
+pub(crate) struct Resend {
+    /// Of this pipeline.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) pipeline: Option<String>,
+    /// To this target.
+    #[arg(long, value_name = "NAME", requires = "pipeline")]
+    pub(crate) target: Option<String>,
+    /// With these ids in the quarantine.
+    #[arg(long, num_args = 1.., value_name = "ID")]
+    pub(crate) id: Vec<i64>,
+    /// That failed at this time or later, such as 2026-11-24T08:00:00Z.
+    #[arg(long, value_name = "TIME")]
+    pub(crate) since: Option<DateTime<Utc>>,
 }
 
 #[derive(Debug, Subcommand)]

@@ -4,7 +4,7 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use chrono::{DateTime, SecondsFormat, Utc};
 use connect::Error;
 use reqwest::Method;
-use ring::hmac;
+use ring::{hmac, signature::Ed25519KeyPair};
 use secrecy::ExposeSecret;
 use serde_json::{Map, Value, json};
 use spec::{Payload, ReadyTemplate, WebhookTarget};
@@ -15,12 +15,52 @@ use super::{
 };
 use crate::Variables;
 
-/// What stands before a secret.
+/// What stands before a secret, and before the private key of a pair.
 const SECRET_PREFIX: &str = "whsec_";
+const PRIVATE_KEY_PREFIX: &str = "whsk_";
+
+/// What signs.
+enum Key {
+    /// Known to the receiver as well.
+    Shared(hmac::Key),
+    /// The receiver has the public half.
+    Private(Box<Ed25519KeyPair>),
+}
+
+impl Key {
+    /// Takes a secret of Standard Webhooks; `None`: it is none.
+    fn new(secret: &str) -> Option<Self> {
+        if let Some(key) = secret.strip_prefix(PRIVATE_KEY_PREFIX) {
+            // The seed, followed by the public key or not.
+            let bytes = BASE64_STANDARD.decode(key).ok()?;
+            let pair = match bytes.len() {
+                32 => Ed25519KeyPair::from_seed_unchecked(&bytes),
+                64 => Ed25519KeyPair::from_seed_and_public_key(&bytes[..32], &bytes[32..]),
+                _ => return None,
+            };
+            return pair.ok().map(|pair| Self::Private(Box::new(pair)));
+        }
+        let bytes =
+            BASE64_STANDARD.decode(secret.strip_prefix(SECRET_PREFIX).unwrap_or(secret)).ok()?;
+        let is_long_enough = (16..=128).contains(&bytes.len());
+        is_long_enough.then(|| Self::Shared(hmac::Key::new(hmac::HMAC_SHA256, &bytes)))
+    }
+
+    fn signature(&self, message: &str) -> String {
+        match self {
+            Self::Shared(key) => {
+                format!("v1,{}", BASE64_STANDARD.encode(hmac::sign(key, message.as_bytes())))
+            }
+            Self::Private(pair) => {
+                format!("v1a,{}", BASE64_STANDARD.encode(pair.sign(message.as_bytes())))
+            }
+        }
+    }
+}
 
 /// Makes webhooks of records.
 pub(super) struct Webhook {
-    keys: Vec<hmac::Key>,
+    keys: Vec<Key>,
     event: ReadyTemplate,
     payload: Payload,
     pipeline: String,
@@ -42,18 +82,13 @@ impl Webhook {
     ) -> Result<Self, Error> {
         let key = |secret: &spec::SecretText| {
             let secret = secret.resolve(&**variables).map_err(setting)?;
-            let secret = secret.expose_secret();
-            let bytes = BASE64_STANDARD
-                .decode(secret.strip_prefix(SECRET_PREFIX).unwrap_or(secret))
-                .ok()
-                .filter(|bytes| (16..=128).contains(&bytes.len()));
-            let bytes = bytes.ok_or_else(|| {
+            Key::new(secret.expose_secret()).ok_or_else(|| {
                 Error::stop(
                     format!("a secret of target `{target}` is not one of Standard Webhooks"),
-                    "use `whsec_` and the Base64 of 24 to 64 random bytes",
+                    "use `whsec_` and the Base64 of 24 to 64 random bytes, or `whsk_` and that of an \
+                     ed25519 key",
                 )
-            })?;
-            Ok(hmac::Key::new(hmac::HMAC_SHA256, &bytes))
+            })
         };
         Ok(Self {
             keys: config.secrets.iter().map(key).collect::<Result<_, Error>>()?,
@@ -124,8 +159,7 @@ impl Webhook {
 
     fn signature(&self, id: &str, timestamp: i64, body: &str) -> String {
         let message = format!("{id}.{timestamp}.{body}");
-        let sign = |key| BASE64_STANDARD.encode(hmac::sign(key, message.as_bytes()));
-        let signatures: Vec<_> = self.keys.iter().map(|key| format!("v1,{}", sign(key))).collect();
+        let signatures: Vec<_> = self.keys.iter().map(|key| key.signature(&message)).collect();
         signatures.join(" ")
     }
 
@@ -152,5 +186,36 @@ fn changes(
         before.keys().filter_map(|name| change(name, &Value::Null)).collect()
     } else {
         now.iter().filter_map(|(name, value)| change(name, value)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ring::signature::{ED25519, KeyPair, UnparsedPublicKey};
+
+    use super::*;
+
+    #[test]
+    fn a_private_key_signs_what_its_public_key_verifies() {
+        let seed = [7; 32];
+        let pair = Ed25519KeyPair::from_seed_unchecked(&seed).unwrap();
+        let public = pair.public_key().as_ref().to_vec();
+        let both = [seed.to_vec(), public.clone()].concat();
+        for bytes in [seed.to_vec(), both] {
+            let key = Key::new(&format!("whsk_{}", BASE64_STANDARD.encode(bytes))).unwrap();
+            let signature = key.signature("msg_1.1.{}");
+            let signature =
+                BASE64_STANDARD.decode(signature.strip_prefix("v1a,").unwrap()).unwrap();
+            let public = UnparsedPublicKey::new(&ED25519, &public);
+            public.verify(b"msg_1.1.{}", &signature).unwrap();
+            assert!(public.verify(b"msg_2.1.{}", &signature).is_err());
+        }
+    }
+
+    #[test]
+    fn what_is_no_secret_is_refused() {
+        for wrong in ["", "whsec_", "whsec_c2hvcnQ=", "whsk_c2hvcnQ=", "no Base64"] {
+            assert!(Key::new(wrong).is_none(), "{wrong}");
+        }
     }
 }

@@ -130,3 +130,46 @@ async fn a_signature_is_that_of_the_id_the_time_and_the_body() {
         .unwrap();
     assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
 }
+
+#[tokio::test]
+async fn what_does_not_get_through_for_too_long_is_set_aside_with_few_calls() {
+    let server = Server::start(|_, before| match before {
+        0..2 => Reply::new(503, ""),
+        _ => Reply::new(204, ""),
+    })
+    .await;
+    let memory = Arc::default();
+    let wait = std::time::Duration::from_millis(300);
+    let hook = hook(&memory, &server.url(), "retry: [300ms, 1h]");
+    let rows = |version: i64| {
+        batch(RunId::generate(), VERSION + version, &[(7, Some("A"), None), (8, Some("B"), None)])
+    };
+    let kept_in_hand = hook.write(&[rows(0)]).await.unwrap_err();
+    assert!(matches!(kept_in_hand.remedy, Remedy::Retry { .. }));
+    tokio::time::sleep(wait).await;
+    hook.check().await.unwrap();
+    let written = hook.write(&[rows(0)]).await.unwrap();
+    assert_eq!(counts(&written), (0, 0, 2));
+    let refused: Vec<_> = written[0].refused.iter().map(|refused| refused.code).collect();
+    assert_eq!(refused, ["undelivered", "undelivered"]);
+    assert!(written[0].refused[0].message.contains("503"), "{written:?}");
+    assert_eq!(
+        server.count(),
+        2,
+        "the second record is not tried, since the first has just failed"
+    );
+}
+
+#[tokio::test]
+async fn a_disabled_receiver_is_not_called() {
+    let server = Server::always(204).await;
+    let memory: Arc<LocalMemory> = Arc::default();
+    let disabled = connect::Memory::put(&*memory, "shop.api.disabled", vec![1], None);
+    disabled.await.unwrap();
+    let hook = hook(&memory, &server.url(), "");
+    let rows = batch(RunId::generate(), VERSION, &[(7, Some("A"), None)]);
+    let written = hook.write(&[rows]).await.unwrap();
+    assert_eq!(counts(&written), (0, 0, 1));
+    assert!(written[0].refused[0].message.contains("disabled"), "{written:?}");
+    assert_eq!(server.count(), 0);
+}

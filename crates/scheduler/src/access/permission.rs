@@ -88,7 +88,7 @@ impl Role {
 }
 
 /// What each method needs. A method that is not here cannot be called.
-const METHODS: [(&str, Permission); 29] = {
+const METHODS: [(&str, Permission); 32] = {
     use Permission::{Administer, Anybody, Contents, Edit, Operate, View};
     [
         ("tributary.control.v1.PipelineService/ApplyPipelines", Edit),
@@ -110,6 +110,9 @@ const METHODS: [(&str, Permission); 29] = {
         ("tributary.control.v1.QuarantineService/GetQuarantined", Contents),
         ("tributary.control.v1.QuarantineService/ReplayQuarantine", Operate),
         ("tributary.control.v1.QuarantineService/DropQuarantine", Contents),
+        ("tributary.control.v1.DeliveryService/ListReceivers", View),
+        ("tributary.control.v1.DeliveryService/ResendDeliveries", Operate),
+        ("tributary.control.v1.DeliveryService/EnableReceiver", Operate),
         ("tributary.control.v1.AccessService/CreateToken", Administer),
         ("tributary.control.v1.AccessService/ListTokens", Administer),
         ("tributary.control.v1.AccessService/RevokeToken", Administer),

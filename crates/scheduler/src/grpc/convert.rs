@@ -258,6 +258,7 @@ pub(super) fn selection(
         run: given(run),
         code: given(code),
         ids,
+        ..Selection::default()
     })
 }
 

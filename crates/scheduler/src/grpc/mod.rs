@@ -2,6 +2,7 @@
 
 mod access;
 mod convert;
+mod deliveries;
 mod pipelines;
 mod polls;
 mod quarantine;
@@ -12,9 +13,10 @@ use anyhow::Context;
 use tokio::net::TcpListener;
 use tonic::transport::{Server, server::TcpIncoming};
 use wire::control::{
-    access_service_server::AccessServiceServer, pipeline_service_server::PipelineServiceServer,
-    poll_service_server::PollServiceServer, quarantine_service_server::QuarantineServiceServer,
-    quota_service_server::QuotaServiceServer, run_service_server::RunServiceServer,
+    access_service_server::AccessServiceServer, delivery_service_server::DeliveryServiceServer,
+    pipeline_service_server::PipelineServiceServer, poll_service_server::PollServiceServer,
+    quarantine_service_server::QuarantineServiceServer, quota_service_server::QuotaServiceServer,
+    run_service_server::RunServiceServer,
 };
 
 use crate::{
@@ -34,6 +36,7 @@ pub(crate) async fn serve(scheduler: Scheduler, listener: TcpListener) -> anyhow
     let quarantine = QuarantineServiceServer::new(quarantine::Quarantine(scheduler.clone()));
 
     let quotas = QuotaServiceServer::new(quotas::Quotas(scheduler.clone()));
+    let deliveries = DeliveryServiceServer::new(deliveries::Deliveries(scheduler.clone()));
     let access = AccessServiceServer::new(access::AccessApi(scheduler.clone()));
 
     let (health, health_service) = tonic_health::server::health_reporter();
@@ -42,6 +45,7 @@ pub(crate) async fn serve(scheduler: Scheduler, listener: TcpListener) -> anyhow
     health.set_serving::<PollServiceServer<polls::Polls>>().await;
     health.set_serving::<QuarantineServiceServer<quarantine::Quarantine>>().await;
     health.set_serving::<QuotaServiceServer<quotas::Quotas>>().await;
+    health.set_serving::<DeliveryServiceServer<deliveries::Deliveries>>().await;
     health.set_serving::<AccessServiceServer<access::AccessApi>>().await;
 
     // Two versions of reflection are in use.
@@ -68,6 +72,7 @@ pub(crate) async fn serve(scheduler: Scheduler, listener: TcpListener) -> anyhow
         .add_service(polls)
         .add_service(quarantine)
         .add_service(quotas)
+        .add_service(deliveries)
         .add_service(access)
         .serve_with_incoming_shutdown(
             TcpIncoming::from(listener),

@@ -20,6 +20,11 @@ const METHODS: [(&str, &str); 4] =
 const IN_FLIGHT: usize = 8;
 const ATTEMPTS: u32 = 8;
 const WEBHOOK_TIMEOUT: Duration = Duration::from_secs(20);
+/// Waits between the attempts at a webhook, as Standard Webhooks recommends them.
+const RETRY_SECONDS: [u64; 7] = [5, 300, 1_800, 7_200, 18_000, 36_000, 36_000];
+const MOST_WAITS: usize = 20;
+const LONGEST_WAIT: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+const DISABLE_AFTER: Duration = Duration::from_secs(5 * 24 * 60 * 60);
 
 pub(super) fn http_target(at: &At<'_>) -> Option<HttpTarget> {
     const OWN: [&str; 12] = [
@@ -236,8 +241,17 @@ fn number(keys: &Keys<'_>, key: &str, usual: usize, most: usize) -> Option<usize
 
 pub(super) fn webhook_target(at: &At<'_>) -> Option<WebhookTarget> {
     const SECRETS: &str = "list secrets: `secrets: [\"${env:WEBHOOK_SECRET}\"]`";
-    const OWN: [&str; 8] =
-        ["url", "secrets", "headers", "payload", "event", "schedule", "disable_after", "in_flight"];
+    const OWN: [&str; 9] = [
+        "url",
+        "secrets",
+        "headers",
+        "payload",
+        "event",
+        "retry",
+        "disable_after",
+        "in_flight",
+        "attempts",
+    ];
     let client_keys = CLIENT_KEYS.iter().filter(|key| **key != "base_url");
     let known: Vec<&str> = client_keys.chain(&OWN).copied().collect();
     let keys = at.keys(&known)?;
@@ -269,6 +283,14 @@ pub(super) fn webhook_target(at: &At<'_>) -> Option<WebhookTarget> {
     };
     let in_flight = number(&keys, "in_flight", IN_FLIGHT, 256);
     let attempts = number(&keys, "attempts", ATTEMPTS as usize, 1000);
+    let retry = match keys.get("retry") {
+        Some(at) => waits(&at),
+        None => Some(RETRY_SECONDS.map(Duration::from_secs).to_vec()),
+    };
+    let disable_after = match keys.get("disable_after") {
+        Some(at) => at.duration(),
+        None => Some(DISABLE_AFTER),
+    };
     let mut client = client?;
     client.headers = headers?;
     if keys.get("timeout").is_none() {
@@ -281,5 +303,29 @@ pub(super) fn webhook_target(at: &At<'_>) -> Option<WebhookTarget> {
         event: event?,
         in_flight: in_flight?,
         attempts: u32::try_from(attempts?).ok()?,
+        retry: retry?,
+        disable_after: disable_after?,
     })
+}
+
+/// Reads the waits between attempts.
+fn waits(at: &At<'_>) -> Option<Vec<Duration>> {
+    const LIST: &str = "list waits: `retry: [5s, 5m, 30m, 2h]`";
+    let items = at.items(LIST)?;
+    if items.is_empty() || items.len() > MOST_WAITS {
+        at.problem(format!("there are {} waits", items.len()), "list 1 to 20 of them");
+        return None;
+    }
+    let waits: Vec<Option<Duration>> = items
+        .iter()
+        .map(|at| {
+            let wait = at.duration()?;
+            if wait > LONGEST_WAIT {
+                at.problem("the wait is longer than a week", "write `7d` or less");
+                return None;
+            }
+            Some(wait)
+        })
+        .collect();
+    waits.into_iter().collect()
 }

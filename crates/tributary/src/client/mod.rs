@@ -1,6 +1,7 @@
 //! The commands that ask the control plane.
 
 mod access;
+mod deliveries;
 mod files;
 mod pipelines;
 mod polls;
@@ -39,6 +40,7 @@ pub(crate) async fn run(command: Command, global: &Global) -> Result<(), Failure
         Command::Polls(given) => polls::list(&server, output, given).await,
         Command::Cancel(run) => runs::cancel(&server, output, run.run).await,
         Command::Quotas(given) => quotas::run(&server, output, given).await,
+        Command::Deliveries(command) => deliveries::run(&server, output, command).await,
         Command::Token(command) => access::token(&server, output, command).await,
         Command::Audit(given) => access::audit(&server, output, &given).await,
         Command::Quarantine(command) => quarantine::run(&server, output, command).await,

@@ -10,7 +10,7 @@ fn role(role: Role) -> String {
     role.as_str_name().trim_start_matches("ROLE_").to_lowercase()
 }
 
-fn moment(at: Option<&Timestamp>) -> Option<String> {
+pub(super) fn moment(at: Option<&Timestamp>) -> Option<String> {
     let at = at?;
     let at = chrono::DateTime::from_timestamp(at.seconds, u32::try_from(at.nanos).ok()?)?;
     Some(at.to_rfc3339_opts(chrono::SecondsFormat::Secs, true))

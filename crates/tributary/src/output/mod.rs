@@ -1,6 +1,7 @@
 //! Results on stdout, for people or for programs.
 
 pub(crate) mod access;
+pub(crate) mod deliveries;
 pub(crate) mod json;
 pub(crate) mod polls;
 pub(crate) mod progress;

@@ -6,10 +6,13 @@
 //!   side, up to the budget of calls in flight.
 //! - A failure that others would meet as well ends the write; the caller waits and repeats it, and
 //!   what was confirmed is not sent again. After it a single call goes ahead of all others.
+//! - Where deliveries are set aside (`outage`), nobody waits for long: what does not get through is
+//!   refused, and comes again as a replay.
 
 mod call;
 pub(super) mod item;
 mod judge;
+mod outage;
 mod sent;
 mod write;
 
@@ -28,7 +31,7 @@ use model::{Batch, Field};
 use reqwest::Method;
 use tokio::sync::Semaphore;
 
-use self::{call::Calls, judge::Judge, sent::Ledger};
+use self::{call::Calls, judge::Judge, outage::Outage, sent::Ledger};
 use super::{
     client::{Client, Outgoing},
     webhook::Webhook,
@@ -59,6 +62,8 @@ pub(crate) struct Target {
     /// Held by the only call that is made in trouble.
     probe: tokio::sync::Mutex<()>,
     successes: AtomicU64,
+    /// How long nothing has got through, where deliveries are set aside after a while.
+    outage: Option<Outage>,
     /// Records that fail while the API works, by their claims.
     failing: Mutex<HashMap<String, Failing>>,
 }
@@ -108,6 +113,7 @@ impl Target {
             trouble: AtomicBool::new(false),
             probe: tokio::sync::Mutex::default(),
             successes: AtomicU64::new(0),
+            outage: None,
             failing: Mutex::default(),
         })
     }
@@ -128,6 +134,9 @@ impl Target {
         let webhook = Webhook::new(config, pipeline, name, &context.variables)?;
         let mut api = Self::new(&config.as_api(), pipeline, target, context)?;
         api.webhook = Some(webhook);
+        let key = spec::disabled_key(&pipeline.name, &target.name);
+        api.outage =
+            Some(Outage::new(config.retry[0], std::sync::Arc::clone(&context.memory), key));
         api.ledger.keep_values();
         Ok(api)
     }
@@ -136,7 +145,11 @@ impl Target {
 #[async_trait]
 impl connect::Target for Target {
     async fn check(&self) -> Result<String, Error> {
-        check(&self.client).await
+        match &self.outage {
+            // What is to be done then is known to the write.
+            Some(outage) if outage.is_long() => Ok("deliveries are set aside".to_owned()),
+            _ => check(&self.client).await,
+        }
     }
 
     async fn plan(&self, _fields: &[Field]) -> Result<Vec<String>, Error> {

@@ -19,9 +19,13 @@ use super::{
     Failing, GIVE_UP_AFTER, Target,
     item::Item,
     judge::{Failed, Fate, Told, select},
+    outage::Outage,
     sent::{Claimed, Ticket},
 };
 use crate::http::client::{Outgoing, Response};
+
+/// Code of what comes again by itself.
+const UNDELIVERED: &str = spec::UNDELIVERED;
 
 /// A record with the right to send it.
 struct Work {
@@ -90,7 +94,14 @@ impl Target {
             over: AtomicBool::new(false),
         };
         let chains = self.chains(batches, &progress);
-        if self.config.batch.is_some() {
+        if let Some(outage) = &self.outage
+            && outage.is_disabled().await?
+        {
+            for item in chains.iter().flatten() {
+                let message = "the receiver is disabled, because nothing got through for too long";
+                progress.refused(item, UNDELIVERED, message.to_owned(), String::new());
+            }
+        } else if self.config.batch.is_some() {
             self.in_batches(chains, &progress).await?;
         } else {
             stream::iter(chains.into_iter().map(Ok))
@@ -240,11 +251,17 @@ impl Target {
         if progress.is_over() {
             return None;
         }
+        if let Some(reason) = self.outage.as_ref().and_then(Outage::hopeless) {
+            return Some(Err(Fate::Failed(Failed { reason, after: None, whole: true })));
+        }
         let probe = probe.filter(|_| self.trouble.load(Ordering::Relaxed));
         let answered = self.client.send(outgoing).await;
         drop(probe);
         Some(answered.map_err(|failed| {
             let reason = failed.error.chain();
+            if let Some(outage) = &self.outage {
+                outage.goes_on(&reason);
+            }
             match failed.error.remedy {
                 Remedy::Retry { after } if !failed.sent => {
                     self.trouble.store(true, Ordering::Relaxed);
@@ -269,9 +286,19 @@ impl Target {
     ) -> Result<Fate, Error> {
         let fate = self.judge.judge(&Told { status, headers, body, delete })?;
         match &fate {
-            Fate::Failed(failed) if failed.whole => self.trouble.store(true, Ordering::Relaxed),
-            Fate::Failed(_) | Fate::Unknown(_) | Fate::Stopped(..) => {}
+            Fate::Failed(failed) => {
+                if failed.whole {
+                    self.trouble.store(true, Ordering::Relaxed);
+                }
+                if let Some(outage) = &self.outage {
+                    outage.goes_on(&failed.reason);
+                }
+            }
+            Fate::Unknown(_) | Fate::Stopped(..) => {}
             Fate::Done | Fate::Rejected(_) => {
+                if let Some(outage) = &self.outage {
+                    outage.ended();
+                }
                 self.trouble.store(false, Ordering::Relaxed);
                 self.successes.fetch_add(1, Ordering::Relaxed);
             }
@@ -315,9 +342,11 @@ impl Target {
             }
             Fate::Failed(failed) => {
                 self.ledger.release(ticket, &item).await?;
-                if !failed.whole && self.gives_up(&item) {
+                let given_up = !failed.whole && self.gives_up(&item);
+                if given_up || self.outage.as_ref().is_some_and(Outage::is_long) {
                     self.forget(&item);
-                    progress.refused(&item, "failing", failed.reason, String::new());
+                    let code = if self.outage.is_some() { UNDELIVERED } else { "failing" };
+                    progress.refused(&item, code, failed.reason, String::new());
                 } else {
                     progress.failed(failed);
                     return Ok(false);
