@@ -15,7 +15,7 @@ pub struct Config {
     /// ahead for every target. Default `4MiB`.
     #[serde(with = "runtime::config::size")]
     pub group_bytes: usize,
-    /// Messages that are written together, 1 to 256. Default 16.
+    /// Messages that are written together, 1 to 256; what is pushed comes in small ones. Default 256.
     pub group_messages: u32,
     /// How long one write may take before it is taken for lost and repeated, at least `1s`. Default
     /// `5m`.
@@ -38,7 +38,7 @@ impl Default for Config {
             bus: bus::Config::default(),
             connections_per_target: 2,
             group_bytes: 4 * 1024 * 1024,
-            group_messages: 16,
+            group_messages: 256,
             write_timeout: Duration::from_secs(300),
             retry: retry::Policy::default(),
             shutdown_grace: Duration::from_secs(5),

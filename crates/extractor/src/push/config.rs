@@ -32,6 +32,11 @@ pub struct PushConfig {
     pub memory: usize,
     /// Requests that share a message at most, 1 to 4096. Default 256.
     pub group_requests: usize,
+    /// How long a request may wait for others to share its message with, up to `1s`; the first one after
+    /// so long a rest does not wait at all, and nobody waits when all who are connected do. Default
+    /// `5ms`.
+    #[serde(with = "runtime::config::duration")]
+    pub group_wait: Duration,
     /// Delivery ids that are remembered, at least 1000; each takes about 40 bytes. Default 1000000.
     pub remembered_ids: usize,
     /// The span of time that a run of pushes accounts for, `1s` to `1d`. All extractors have to agree
@@ -53,6 +58,7 @@ impl Default for PushConfig {
             retry_after: Duration::from_secs(5),
             memory: 128 * 1024 * 1024,
             group_requests: 256,
+            group_wait: Duration::from_millis(5),
             remembered_ids: 1_000_000,
             window: Duration::from_secs(60),
             trusted_proxies: Vec::new(),
@@ -67,6 +73,7 @@ impl PushConfig {
             ("push.connections", self.connections, 1, 65_536),
             ("push.memory", self.memory, 64 * MIB, 1024 * 1024 * MIB),
             ("push.group_requests", self.group_requests, 1, 4_096),
+            ("push.group_wait (in milliseconds)", milliseconds(self.group_wait), 0, 1_000),
             ("push.remembered_ids", self.remembered_ids, 1_000, 100_000_000),
         ];
         for (key, found, least, most) in ranges {
@@ -86,6 +93,10 @@ impl PushConfig {
     pub(crate) fn window_ms(&self) -> i64 {
         i64::try_from(self.window.as_millis()).expect("a window is at most a day")
     }
+}
+
+fn milliseconds(duration: Duration) -> usize {
+    usize::try_from(duration.as_millis()).unwrap_or(usize::MAX)
 }
 
 /// How gRPC ingest is served.

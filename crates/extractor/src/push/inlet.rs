@@ -4,7 +4,7 @@
 use std::{
     collections::{BTreeMap, HashSet},
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use bus::{Bus, LedgerWriter, OfferError, Outgoing, TaskKind};
@@ -12,7 +12,7 @@ use bytes::Bytes;
 use futures::future::try_join_all;
 use model::{BatchHeader, BatchId, PipelineName, PushWindow, RunId};
 use runtime::clock::Clock;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::task::TaskTracker;
 use wire::{
     EncodedRecords, Message,
@@ -22,6 +22,7 @@ use wire::{
 
 use super::{
     PushConfig,
+    gather::Gather,
     item::{self, Batches, Item, Pushed},
     metrics::Metrics,
     seen::Seen,
@@ -32,6 +33,9 @@ const QUEUE: usize = 4_096;
 
 /// Groups whose ledger entries wait to be published.
 const UNRECORDED: usize = 256;
+
+/// Time between two messages to the ledger. Nobody waits for them.
+const RECORDING: Duration = Duration::from_millis(20);
 
 /// Hints that share a task.
 const HINTS: usize = 100;
@@ -70,6 +74,15 @@ pub(crate) struct Outlet {
     /// Names this process among all that take pushes in.
     pub(crate) instance: String,
     pub(crate) metrics: Metrics,
+    /// Lends each webhook connection its place.
+    pub(crate) places: Arc<Semaphore>,
+}
+
+impl Outlet {
+    /// Returns how many are connected for webhooks.
+    fn connected(&self) -> usize {
+        self.config.connections.saturating_sub(self.places.available_permits())
+    }
 }
 
 impl Inlet {
@@ -110,11 +123,15 @@ struct Committer {
 
 impl Committer {
     async fn run(mut self, mut pushes: mpsc::Receiver<Push>) {
-        let mut taken = Vec::new();
-        while pushes.recv_many(&mut taken, self.outlet.config.group_requests).await > 0 {
-            let patience = self.outlet.config.patience;
+        let PushConfig { group_wait, group_requests, patience, .. } = *self.outlet.config;
+        let mut gather = Gather::new(group_wait, group_requests);
+        loop {
+            let taken = gather.next(&mut pushes, || self.outlet.connected()).await;
+            if taken.is_empty() {
+                return;
+            }
             let mut revisions: BTreeMap<u32, Vec<Push>> = BTreeMap::new();
-            for push in taken.drain(..) {
+            for push in taken {
                 if push.received_at.elapsed() > patience {
                     // Nobody may be listening.
                     push.reply.send(Err(Refused::Unavailable)).ok();
@@ -276,11 +293,15 @@ pub(crate) fn extracted(header: &BatchHeader, size_bytes: u64, quarantined: u32)
 /// Enters in the ledger what is safe, and tells the other processes. What is lost here, because the
 /// process dies, the transformer enters.
 async fn record(outlet: Outlet, pipeline: PipelineName, mut published: mpsc::Receiver<Published>) {
-    let mut groups = Vec::new();
-    while published.recv_many(&mut groups, UNRECORDED).await > 0 {
+    let mut gather = Gather::new(RECORDING, UNRECORDED);
+    loop {
+        let groups = gather.next(&mut published, || usize::MAX).await;
+        if groups.is_empty() {
+            return;
+        }
         let mut entries = Vec::new();
         let mut deliveries = Vec::new();
-        for group in groups.drain(..) {
+        for group in groups {
             entries.extend(group.entries);
             deliveries.extend(group.deliveries);
         }

@@ -8,6 +8,7 @@ use connectors::Variables;
 use model::PipelineName;
 use runtime::clock::Clock;
 use stage::Pipelines;
+use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
@@ -63,6 +64,7 @@ impl Intake {
             bus,
             ledger,
             seen: Seen::new(config.remembered_ids),
+            places: Arc::new(Semaphore::new(config.connections)),
             config,
             clock: Clock::system(),
             instance: instance(),

@@ -12,6 +12,7 @@ mod answer;
 mod body;
 mod config;
 mod fetch;
+mod gather;
 mod grpc;
 mod hook;
 mod inlet;

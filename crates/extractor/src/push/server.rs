@@ -50,7 +50,7 @@ pub(crate) async fn serve(
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     let config = Arc::clone(&intake.outlet.config);
-    let places = Arc::new(Semaphore::new(config.connections));
+    let places = Arc::clone(&intake.outlet.places);
     let server = Arc::new(Server { intake, memory: Semaphore::new(config.memory / KIB) });
     let mut http = hyper::server::conn::http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(config.header_timeout).max_buf_size(HEAD);
