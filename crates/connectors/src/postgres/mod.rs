@@ -1,5 +1,6 @@
 //! PostgreSQL tables.
 
+mod arrays;
 mod capture;
 mod catalog;
 mod decode;

@@ -11,6 +11,7 @@ use model::FieldType;
 use sqlx::{Postgres as Driver, Row, Transaction, postgres::PgArguments, query::Query};
 
 use super::{
+    arrays::{self, Element},
     catalog,
     encode::{HEADER, TRAILER, Values, begin_row, integer, null, sized},
     error::failure,
@@ -48,6 +49,33 @@ impl PgSession {
     pub(super) async fn commit(self) -> Result<(), Failure> {
         let what = self.what;
         self.transaction.commit().await.map_err(|error| failure(&what, error))
+    }
+
+    /// Writes rows, each as a row of a binary COPY whose fields have the types of `elements`.
+    async fn write_rows(
+        &mut self,
+        target: &str,
+        elements: &[Element],
+        rows: &[u32],
+        mut write: impl FnMut(usize, u32, &mut Vec<u8>) + Send,
+    ) -> Result<(), Failure> {
+        if rows.len() > arrays::FEW {
+            return self.copy_rows(target, rows, write).await;
+        }
+        let mut buffer = Vec::new();
+        for (number, row) in rows.iter().enumerate() {
+            write(number, *row, &mut buffer);
+        }
+        let places = list((1..=elements.len()).map(|place| format!("${place}")));
+        // As a COPY does, it takes the values of identity columns as they are.
+        let sql =
+            format!("insert into {target} overriding system value select * from unnest({places})");
+        let mut query = sqlx::query(statement(sql));
+        for array in arrays::columns(&buffer, rows.len(), elements) {
+            query = query.bind(array);
+        }
+        let written = query.execute(&mut *self.transaction).await;
+        written.map(|_| ()).map_err(|error| failure(&self.what, error))
     }
 
     async fn copy_rows(
@@ -173,9 +201,12 @@ impl Session for PgSession {
         }
         let values = encoders(unit, |_| false);
         let fields = values.len() + 6;
+        let mut elements = vec![Element::INTEGER; 4];
+        elements.extend([Element::TEXT; 2]);
+        elements.extend(values.iter().map(|values| Element::of(values, None)));
         let named = layout.own.contains(&Own::Record);
         let mut run = RunText::default();
-        self.copy_rows(stage, rows, |number, row, out| {
+        self.write_rows(stage, &elements, rows, |number, row, out| {
             begin_row(fields, out);
             let index = row as usize;
             integer(i64::try_from(number).unwrap_or(i64::MAX), out);
@@ -223,9 +254,13 @@ impl Session for PgSession {
         names.extend(own.iter().map(|own| own.identifier().to_string()));
         let target = format!("{} ({})", layout.table, list(&names));
         let values = encoders(unit, |column| layout.columns[column].kind == Kind::Jsonb);
+        let kinds = layout.columns.iter().map(|column| Some(column.kind));
+        let mut elements: Vec<_> =
+            values.iter().zip(kinds).map(|(values, kind)| Element::of(values, kind)).collect();
+        elements.extend(own.iter().map(|own| Element::of_own(*own)));
         let now = now();
         let mut run = RunText::default();
-        self.copy_rows(&target, rows, |_, row, out| {
+        self.write_rows(&target, &elements, rows, |_, row, out| {
             begin_row(values.len() + own.len(), out);
             let index = row as usize;
             for values in &values {
