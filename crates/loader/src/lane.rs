@@ -8,7 +8,7 @@ use arrow_array::BooleanArray;
 use connect::{Target, Written};
 use futures::future::join_all;
 use model::{Batch, PipelineName, Remedy, RunId};
-use stage::{Failure, Unreadable};
+use stage::{Failure, Turn, Unreadable};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
@@ -66,7 +66,7 @@ impl Lane {
     }
 
     /// Writes a group and answers its messages. What is not answered for is delivered again.
-    pub(crate) async fn load(&self, group: Group) {
+    pub(crate) async fn load(&self, group: Group, turn: Turn) {
         runtime::fault::point("loader.received");
         let span = tracing::info_span!(
             "group",
@@ -75,7 +75,7 @@ impl Lane {
             target = %self.name,
         );
         async {
-            match self.try_load(group).await {
+            match self.try_load(group, &turn).await {
                 Ok(()) | Err(Failure::Shutdown) => {}
                 Err(Failure::Later { reason, .. } | Failure::Stop { reason, .. }) => {
                     tracing::warn!(reason, "batches are given back");
@@ -86,7 +86,7 @@ impl Lane {
         .await;
     }
 
-    async fn try_load(&self, group: Group) -> Result<(), Failure> {
+    async fn try_load(&self, group: Group, turn: &Turn) -> Result<(), Failure> {
         let read = tokio::task::spawn_blocking(move || {
             let deliveries = group.deliveries.into_iter();
             deliveries.map(|delivery| (stage::read_batch(&delivery), delivery)).collect::<Vec<_>>()
@@ -102,6 +102,13 @@ impl Lane {
                 }
                 Err(error) => self.set_aside(delivery, &error).await?,
             }
+        }
+        if revisions
+            .values()
+            .flat_map(|pile| &pile.batches)
+            .any(|batch| batch.records.are_partial())
+        {
+            turn.first().await;
         }
         for (revision, pile) in revisions {
             match self.target(revision).await {

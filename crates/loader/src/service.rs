@@ -7,7 +7,7 @@ use std::{
 use bus::{Bus, ConsumerOptions, LedgerWriter, Queue};
 use connect::Target;
 use model::PipelineName;
-use stage::{Failure, Pipelines};
+use stage::{Failure, Pipelines, Turns};
 use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -113,12 +113,13 @@ impl Service {
         let places = Arc::new(Semaphore::new(self.config.connections_per_target));
         let lane = Arc::new(Lane::new(self, pipeline, target, ending.clone()));
         let groups = TaskTracker::new();
+        let mut turns = Turns::default();
         while let Some((group, place)) =
             Group::gather(&mut consumer, limits, &places, &ending).await
         {
-            let lane = Arc::clone(&lane);
+            let (lane, turn) = (Arc::clone(&lane), turns.begin());
             groups.spawn(async move {
-                lane.load(group).await;
+                lane.load(group, turn).await;
                 drop(place);
             });
         }

@@ -72,6 +72,13 @@ pub enum ShapeError {
 }
 
 impl Records {
+    /// Tells whether any record may not carry all fields.
+    #[must_use]
+    pub fn are_partial(&self) -> bool {
+        self.presence.iter().any(Option::is_some)
+            || self.operations.iter().flatten().any(|operation| *operation == Operation::Patch)
+    }
+
     /// Returns the number of records.
     #[must_use]
     pub fn len(&self) -> usize {

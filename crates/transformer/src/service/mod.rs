@@ -9,7 +9,7 @@ use std::{collections::HashMap, sync::Arc};
 use anyhow::Context;
 use bus::{Bus, ConsumerOptions, LedgerWriter, Queue};
 use model::PipelineName;
-use stage::Pipelines;
+use stage::{Pipelines, Turns};
 use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -95,15 +95,16 @@ async fn consume(
 ) {
     let worker = Arc::new(worker);
     let batches = TaskTracker::new();
+    let mut turns = Turns::default();
     while let Some(delivery) = consumer.next(&ending).await {
         let place = tokio::select! {
             place = Arc::clone(&places).acquire_owned() => place,
             () = ending.cancelled() => break,
         };
         let place = place.expect("the semaphore is never closed");
-        let (worker, ending) = (Arc::clone(&worker), ending.clone());
+        let (worker, ending, turn) = (Arc::clone(&worker), ending.clone(), turns.begin());
         batches.spawn(async move {
-            worker.take(delivery, &ending).await;
+            worker.take(delivery, &turn, &ending).await;
             drop(place);
         });
     }

@@ -11,7 +11,7 @@ use bus::{Bus, Delivery, LedgerWriter, MAX_PAYLOAD, Outgoing};
 use bytes::Bytes;
 use futures::future::try_join_all;
 use model::{Batch, BatchHeader, PipelineName, Records, RunId};
-use stage::{Failure, Pipelines, Unreadable};
+use stage::{Failure, Pipelines, Turn, Unreadable};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
@@ -70,9 +70,9 @@ impl Worker {
     }
 
     /// Transforms the batch of one message and answers the message.
-    pub(crate) async fn take(&self, delivery: Delivery, ending: &CancellationToken) {
+    pub(crate) async fn take(&self, delivery: Delivery, turn: &Turn, ending: &CancellationToken) {
         runtime::fault::point("transformer.received");
-        match self.transform(&delivery, ending).await {
+        match self.transform(&delivery, turn, ending).await {
             Ok(()) => {
                 if let Err(error) = delivery.ack().await {
                     tracing::warn!(%error, "a message may be delivered again");
@@ -92,6 +92,7 @@ impl Worker {
     async fn transform(
         &self,
         delivery: &Delivery,
+        turn: &Turn,
         ending: &CancellationToken,
     ) -> Result<(), Failure> {
         let received_at = Instant::now();
@@ -114,7 +115,7 @@ impl Worker {
         let bytes = delivery.damaged_payload().len() as u64;
         // Sharing the columns costs little.
         let pushed = header.push.map(|_| batch.clone());
-        let done = self.pass_on(batch, bytes, received_at, ending).instrument(span).await;
+        let done = self.pass_on(batch, (bytes, received_at), turn, ending).instrument(span).await;
         match done {
             Err(Failure::Stop { reason, hint }) if pushed.is_some() => {
                 self.refuse(pushed, &format!("{reason}; {hint}")).await
@@ -133,12 +134,13 @@ impl Worker {
     async fn pass_on(
         &self,
         batch: Batch,
-        bytes: u64,
-        received_at: Instant,
+        (bytes, received_at): (u64, Instant),
+        turn: &Turn,
         ending: &CancellationToken,
     ) -> Result<(), Failure> {
         let compiled = self.programs.get(batch.header.revision, ending).await?;
         let carried = count(batch.records.len());
+        let partial = batch.records.are_partial();
         let prepared = {
             let (compiled, span) = (Arc::clone(&compiled), Span::current());
             tokio::task::spawn_blocking(move || span.in_scope(|| prepare(&compiled, batch)))
@@ -150,6 +152,9 @@ impl Worker {
         };
         if let Some(crate::Stop { reason, hint }) = prepared.stop {
             return Err(Failure::Stop { reason, hint });
+        }
+        if partial {
+            turn.first().await;
         }
         self.publish(&compiled, &prepared).await?;
         let quarantined = prepared.quarantined.as_ref().map_or(0, |refused| refused.reasons.len());
