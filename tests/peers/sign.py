@@ -3,7 +3,9 @@
 Prints the headers as JSON. TIME counts seconds since 1970-01-01 UTC; without it, it is now.
 """
 
+import base64
 import datetime
+import hmac
 import json
 import sys
 import time
@@ -33,6 +35,19 @@ elif scheme == "stripe":
     headers = {"stripe-signature": f"t={seconds},v1={signature},v0=00"}
     # The library takes it for right, too.
     WebhookSignature.verify_header(body, headers["stripe-signature"], secret)
+elif scheme == "slack":
+    from slack_sdk.signature import SignatureVerifier
+
+    signer = SignatureVerifier(secret)
+    signature = signer.generate_signature(timestamp=str(seconds), body=body)
+    headers = {"x-slack-request-timestamp": str(seconds), "x-slack-signature": signature}
+elif scheme == "shopify":
+    # As Shopify documents it; its libraries only verify.
+    tag = hmac.digest(secret.encode(), body.encode(), "sha256")
+    headers = {"x-shopify-hmac-sha256": base64.b64encode(tag).decode()}
+elif scheme == "hmac":
+    tag = hmac.digest(secret.encode(), body.encode(), "sha512")
+    headers = {"x-tag": f"v=1;{tag.hex().upper()}"}
 else:
     sys.exit(f"no such scheme: {scheme}")
 
