@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use testkit::http::{Reply, Server};
 use tests::{Layout, Role, Sender, System};
 use tokio::{task::JoinSet, time::Instant};
 use wire::control::{Run, RunState};
@@ -191,6 +192,53 @@ async fn what_is_pushed_and_read_arrives_once_in_effect() {
     assert!(runs.len() >= 2, "pushes have runs of their own");
     assert_eq!(system.sql("select count(*) from events"), "101");
     assert_eq!(system.sql("select count(*) from events where name = 'pushed' and step = 2"), "9");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hinted_objects_are_fetched_and_a_poll_finds_what_was_never_hinted() {
+    let json = |text: String| Reply::new(200, text).with("content-type", "application/json");
+    let shop = Server::start(move |request, _| {
+        let event = |id: u64| format!("{{\"id\":{id},\"step\":1,\"name\":\"n{id}\"}}");
+        match request.path.strip_prefix("/events/").map(str::parse::<u64>) {
+            // The last one is gone by the time somebody asks for it.
+            Some(Ok(id)) if id < 30 => json(event(id)),
+            Some(_) => Reply::new(404, ""),
+            None => {
+                let all: Vec<_> = (0..30).map(event).collect();
+                json(format!("[{}]", all.join(",")))
+            }
+        }
+    })
+    .await;
+    let system = System::start(layout()).await;
+    let source = format!(
+        "{{http: {{base_url: \"{}\", allow_private: true, path: /events, key: [id], \
+         fetch: {{path: \"/events/{{{{ id }}}}\"}}}}}}",
+        shop.url()
+    );
+    let yaml = pipeline(&system)
+        .replace("{push: {}}", &source)
+        .replace("id: {header: X-Delivery}", "id: {header: X-Delivery}, hint: {field: id}");
+    system.client.apply(&yaml).await;
+    let addresses: Vec<_> = system.intakes.iter().map(|(webhooks, _)| *webhooks).collect();
+    let mut sender = Sender::new(addresses, 0);
+    for id in (0..20).chain([99]) {
+        sender.deliver("events", &format!("d{id}"), &format!("{{\"id\":{id}}}")).await;
+    }
+    let asked = |path: &str| shop.requests().iter().any(|request| request.path == path);
+    let deadline = Instant::now() + PATIENCE;
+    while system.client.latest("events").await.is_empty() || !asked("/events/99") {
+        assert!(Instant::now() < deadline, "the hints are not followed");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    settled(&system).await;
+    assert!(!asked("/events") && !asked("/events/25"), "nothing but what was hinted is read");
+    assert_eq!(system.sql("select count(*) from events where name = 'n' || id"), "20");
+    let run = system.client.start("events").await;
+    let run = system.client.succeeded(&run).await;
+    assert_eq!(run.ledger.unwrap().extracted, 30);
+    let found = system.sql("select count(*), count(distinct id), max(id) from events");
+    assert_eq!(found, "30|30|29");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
