@@ -35,6 +35,7 @@ pub struct Call<'a> {
 #[must_use = "a permit that is dropped counts as a call"]
 pub struct Permit {
     start_by: Instant,
+    counted: bool,
     done: Option<Box<dyn FnOnce(Feedback) + Send>>,
 }
 
@@ -56,7 +57,14 @@ pub struct Feedback {
 impl Permit {
     /// Makes a permit; `done` is told once what became of the call.
     pub fn new(start_by: Instant, done: impl FnOnce(Feedback) + Send + 'static) -> Self {
-        Self { start_by, done: Some(Box::new(done)) }
+        Self { start_by, counted: true, done: Some(Box::new(done)) }
+    }
+
+    /// Tells whether the call counts under a quota, so that what its answer says of being too many
+    /// holds back the next one.
+    #[must_use]
+    pub fn is_counted(&self) -> bool {
+        self.counted
     }
 
     /// Returns the time by which the call must have been handed to the socket. Later the permit has
@@ -100,7 +108,8 @@ pub struct Unlimited;
 #[async_trait]
 impl Throttle for Unlimited {
     async fn acquire(&self, _call: Call<'_>) -> Result<Permit, Error> {
-        Ok(Permit::new(Instant::now() + Duration::from_secs(24 * 60 * 60), |_| ()))
+        let start_by = Instant::now() + Duration::from_secs(24 * 60 * 60);
+        Ok(Permit { start_by, counted: false, done: None })
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
 
 use bytes::Bytes;
 use chrono::Utc;
-use connect::{Call, Error, Feedback, Throttle, Usage};
+use connect::{Call, Error, Feedback, Permit, Throttle, Usage};
 use flate2::read::MultiGzDecoder;
 use reqwest::{
     Certificate, Identity, Method, Url,
@@ -63,6 +63,8 @@ pub(crate) struct Response {
     pub(crate) body: Bytes,
     /// From handing the call to the socket to the end of the answer.
     pub(crate) took: Duration,
+    /// The call counted under a quota, which has heard of the answer.
+    pub(crate) counted: bool,
 }
 
 /// There was no answer.
@@ -317,6 +319,7 @@ impl Client {
             }
             Err(error) => Feedback { sent: !error.is_connect(), ..Feedback::default() },
         };
+        let counted = permit.as_ref().is_some_and(Permit::is_counted);
         // The peer has counted the call by the time that it answers.
         if let Some(permit) = permit {
             permit.finish(feedback.clone());
@@ -341,7 +344,7 @@ impl Client {
         }
         let body =
             self.decompressed(body, outgoing).map_err(|error| CallFailed { error, sent: true })?;
-        Ok(Response { status, headers, body, took })
+        Ok(Response { status, headers, body, took, counted })
     }
 
     /// Gzip is recognised by content, as files are: a gzip file may be served without saying so.

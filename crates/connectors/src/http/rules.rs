@@ -127,6 +127,7 @@ mod tests {
             headers,
             body: Bytes::from_static(body.as_bytes()),
             took: std::time::Duration::ZERO,
+            counted: false,
         }
     }
 

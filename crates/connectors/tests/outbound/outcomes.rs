@@ -1,9 +1,17 @@
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
+use async_trait::async_trait;
+use connect::{Call, Error, Permit, Throttle};
 use model::{Remedy, RunId};
 use testkit::http::{Reply, Server};
 
-use crate::support::{api, batch, counts};
+use crate::support::{api, batch, counts, throttled};
 
 #[tokio::test]
 async fn a_call_that_failed_is_repeated_under_the_same_key_and_others_are_not() {
@@ -63,6 +71,50 @@ async fn an_api_that_asks_for_a_pause_gets_it_and_no_further_call() {
     let error = target.write(&[batch(RunId::generate(), 1, &rows)]).await.unwrap_err();
     assert_eq!(error.remedy, Remedy::Retry { after: Some(Duration::from_secs(7)) });
     assert_eq!(server.count(), 1);
+}
+
+/// A quota that counts calls, and lets all through.
+#[derive(Default)]
+struct Counting {
+    told: Arc<AtomicUsize>,
+}
+
+#[async_trait]
+impl Throttle for Counting {
+    async fn acquire(&self, _: Call<'_>) -> Result<Permit, Error> {
+        let told = Arc::clone(&self.told);
+        Ok(Permit::new(Instant::now() + Duration::from_secs(1), move |feedback| {
+            let refused = usize::from(feedback.status == Some(429));
+            told.fetch_add(refused, Ordering::SeqCst);
+        }))
+    }
+}
+
+#[tokio::test]
+async fn a_call_too_many_under_a_quota_is_repeated_when_the_quota_lets_it() {
+    let server = Server::start(|_, before| match before % 3 {
+        2 => Reply::new(200, ""),
+        _ => Reply::new(429, "").with("Retry-After", "7"),
+    })
+    .await;
+    let quota = Counting::default();
+    let told = Arc::clone(&quota.told);
+    let api = format!(
+        "http:\n  base_url: {}\n  allow_private: true\n  quota: api\n  in_flight: 1\n  \
+         upsert: {{method: PUT, path: \"/customers/{{{{ id }}}}\"}}",
+        server.url()
+    );
+    let target = throttled(&Arc::default(), &api, Arc::new(quota));
+    let rows: Vec<_> = (0..10).map(|id| (id, None, None)).collect();
+    let batch = batch(RunId::generate(), 1, &rows);
+    assert_eq!(counts(&target.write(std::slice::from_ref(&batch)).await.unwrap()), (10, 0, 0));
+    assert_eq!((server.count(), told.load(Ordering::SeqCst)), (30, 20));
+    // An API that never takes a call is not asked for ever.
+    server.answer(|_, _| Reply::new(429, ""));
+    let rows = [(99, None, None)];
+    let batch = self::batch(RunId::generate(), 1, &rows);
+    target.write(std::slice::from_ref(&batch)).await.unwrap_err();
+    assert_eq!(server.count(), 30 + 9);
 }
 
 #[tokio::test]

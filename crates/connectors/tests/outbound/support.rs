@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use arrow_array::{ArrayRef, Int64Array, RecordBatch, StringArray};
-use connect::{LocalMemory, Memory, Target, Unlimited, Written};
+use connect::{LocalMemory, Memory, Target, Throttle, Unlimited, Written};
 use model::{Batch, BatchHeader, BatchId, Ids, Operation, Records, RunId};
 
 /// A row: id, name, city.
@@ -9,6 +9,15 @@ pub(crate) type Row<'a> = (i64, Option<&'a str>, Option<&'a str>);
 
 /// Makes what one process has of a target.
 pub(crate) fn target(memory: &Arc<LocalMemory>, system: &str) -> Arc<dyn Target> {
+    throttled(memory, system, Arc::new(Unlimited))
+}
+
+/// Makes what one process has of a target, with quotas.
+pub(crate) fn throttled(
+    memory: &Arc<LocalMemory>,
+    system: &str,
+    throttle: Arc<dyn Throttle>,
+) -> Arc<dyn Target> {
     let yaml = format!(
         "pipeline: shop\nsource: {{csv: {{path: x.csv}}}}\nkey: [id]\n\
          targets:\n  api:\n{}",
@@ -19,7 +28,7 @@ pub(crate) fn target(memory: &Arc<LocalMemory>, system: &str) -> Arc<dyn Target>
         Arc::new(|name| {
             (name == "SECRET").then(|| "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw".to_owned())
         }),
-        Arc::new(Unlimited),
+        throttle,
         Arc::clone(memory) as Arc<dyn Memory>,
     );
     connectors::target(&pipeline, &pipeline.targets[0], &context).unwrap()

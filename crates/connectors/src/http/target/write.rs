@@ -26,6 +26,8 @@ use crate::http::client::{Outgoing, Response};
 
 /// Code of what comes again by itself.
 const UNDELIVERED: &str = spec::UNDELIVERED;
+/// How often a call is repeated that was one too many under its quota, before the write fails.
+const REPEATS: usize = 8;
 
 /// A record with the right to send it.
 struct Work {
@@ -255,7 +257,14 @@ impl Target {
             return Some(Err(Fate::Failed(Failed { reason, after: None, whole: true })));
         }
         let probe = probe.filter(|_| self.trouble.load(Ordering::Relaxed));
-        let answered = self.client.send(outgoing).await;
+        let mut answered = self.client.send(outgoing).await;
+        for _ in 0..REPEATS {
+            if progress.is_over() || !answered.as_ref().is_ok_and(|a| self.is_over_quota(a)) {
+                break;
+            }
+            // The quota holds the repetition back until the API takes calls again.
+            answered = self.client.send(outgoing).await;
+        }
         drop(probe);
         Some(answered.map_err(|failed| {
             let reason = failed.error.chain();
@@ -275,6 +284,17 @@ impl Target {
                 Remedy::Retry { .. } | Remedy::Quarantine | Remedy::Stop => Fate::Unknown(reason),
             }
         }))
+    }
+
+    /// Tells whether an answer says no more than that it was a call too many under its quota.
+    fn is_over_quota(&self, answer: &Response) -> bool {
+        let Response { status, headers, .. } = answer;
+        let body = serde_json::from_slice::<Value>(&answer.body).ok();
+        let told = Told { status: *status, headers, body: body.as_ref(), delete: false };
+        let judged = || self.judge.judge(&told);
+        *status == 429
+            && answer.counted
+            && matches!(judged(), Ok(Fate::Failed(failed)) if failed.whole)
     }
 
     fn judge(
