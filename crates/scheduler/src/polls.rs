@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use model::Ages;
-use store::Run;
+use store::{Run, Trigger};
 
 /// Other intervals, as factors of the present one.
 const FACTORS: [f64; 7] = [0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0];
@@ -55,13 +55,16 @@ struct Poll {
     received_bytes: u64,
 }
 
-/// Looks at the runs of a pipeline that were due and have ended, oldest first. `declared` is the
-/// interval that its triggers name, if there are too few runs to tell.
+/// Looks at the runs of a pipeline that have ended, oldest first. `declared` is the interval that its
+/// triggers name, if there are too few runs to tell. What a user has started has cost and brought
+/// something as well, but says nothing of intervals.
 pub(crate) fn history(runs: &[Run], declared: Option<Duration>) -> History {
     let polls: Vec<Poll> = runs.iter().map(poll).collect();
+    let is_due = |run: &&Run| run.trigger != Trigger::Manual;
+    let due: Vec<Poll> = runs.iter().filter(is_due).map(poll).collect();
     let mut history = History {
         since: polls.first().map(|poll| poll.started_at),
-        interval: usual_interval(&polls).or(declared),
+        interval: usual_interval(&due).or(declared),
         polls: polls.len() as u64,
         without_news: polls.iter().filter(|poll| poll.changes == 0).count() as u64,
         changes: polls.iter().map(|poll| poll.changes).sum(),
@@ -74,9 +77,9 @@ pub(crate) fn history(runs: &[Run], declared: Option<Duration>) -> History {
         history.ages.merge(&run.ages);
     }
     if let Some(interval) = history.interval
-        && polls.len() > 1
+        && due.len() > 1
     {
-        let of_history = Estimating::new(&polls, &history, interval);
+        let of_history = Estimating::new(&due, &history.ages, interval);
         history.estimates = FACTORS
             .into_iter()
             .filter(|factor| interval.mul_f64(*factor) >= SHORTEST)
@@ -147,16 +150,17 @@ struct Estimating<'a> {
 }
 
 impl<'a> Estimating<'a> {
-    fn new(polls: &'a [Poll], history: &History, interval: Duration) -> Self {
+    fn new(polls: &'a [Poll], ages: &Ages, interval: Duration) -> Self {
         let took = median(polls.iter().map(|poll| poll.took).collect()).unwrap_or_default();
-        let measured = history.ages.quantile(0.5).zip(history.ages.quantile(0.95));
-        let days = interval.as_secs_f64() * float(history.polls) / DAY;
+        let measured = ages.quantile(0.5).zip(ages.quantile(0.95));
+        let changes = polls.iter().map(|poll| poll.changes).sum();
+        let days = interval.as_secs_f64() * float(polls.len() as u64) / DAY;
         Self {
             polls,
             interval,
-            calls: Cost::new(polls, history.changes, |poll| poll.calls),
-            bytes: Cost::new(polls, history.changes, |poll| poll.received_bytes),
-            changes_per_day: float(history.changes) / days,
+            calls: Cost::new(polls, changes, |poll| poll.calls),
+            bytes: Cost::new(polls, changes, |poll| poll.received_bytes),
+            changes_per_day: float(changes) / days,
             // A change waits half of an interval on average; what is more comes after that.
             latency: measured.map_or(took, |(median, _)| median.saturating_sub(interval / 2)),
             measured,
@@ -224,16 +228,8 @@ mod tests {
             .collect()
     }
 
-    fn estimating<'a>(polls: &'a [Poll], history: &History) -> Estimating<'a> {
-        Estimating::new(polls, history, Duration::from_secs(600))
-    }
-
-    fn history_of(polls: &[Poll]) -> History {
-        History {
-            polls: polls.len() as u64,
-            changes: polls.iter().map(|poll| poll.changes).sum(),
-            ..History::default()
-        }
+    fn estimating<'a>(polls: &'a [Poll], ages: &Ages) -> Estimating<'a> {
+        Estimating::new(polls, ages, Duration::from_secs(600))
     }
 
     #[test]
@@ -246,8 +242,7 @@ mod tests {
     #[test]
     fn joined_polls_have_the_news_of_all() {
         let polls = polls(&[0, 3, 0, 0, 0, 0, 0, 9, 0, 0]);
-        let history = history_of(&polls);
-        let of = estimating(&polls, &history);
+        let of = estimating(&polls, &Ages::default());
         assert!((of.share_without_news(1.0) - 0.8).abs() < 1e-9);
         assert!((of.share_without_news(2.0) - 0.6).abs() < 1e-9);
         assert!((of.share_without_news(5.0) - 0.0).abs() < 1e-9);
@@ -258,8 +253,7 @@ mod tests {
     #[test]
     fn polling_half_as_often_saves_the_empty_calls_and_costs_freshness() {
         let polls = polls(&[0, 100, 0, 0, 200, 0]);
-        let history = history_of(&polls);
-        let of = estimating(&polls, &history);
+        let of = estimating(&polls, &Ages::default());
         let (present, rare) = (of.estimate(1.0), of.estimate(2.0));
         assert!((present.polls_per_day - 144.0).abs() < 1e-9);
         // Of a day: 144 polls with a call each, and 7,200 changes in hundreds.
@@ -273,13 +267,13 @@ mod tests {
     #[test]
     fn what_was_measured_wins() {
         let polls = polls(&[0, 3, 0]);
-        let mut history = history_of(&polls);
+        let mut ages = Ages::default();
         for _ in 0..100 {
-            history.ages.add(330_000);
+            ages.add(330_000);
         }
-        let of = estimating(&polls, &history);
+        let of = estimating(&polls, &ages);
         let present = of.estimate(1.0);
-        assert_eq!(Some(present.median), history.ages.quantile(0.5));
+        assert_eq!(Some(present.median), ages.quantile(0.5));
         let latency = present.median.checked_sub(Duration::from_secs(300)).unwrap();
         assert_eq!(of.estimate(0.5).median, Duration::from_secs(150) + latency);
     }

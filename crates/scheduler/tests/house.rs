@@ -14,7 +14,7 @@ use wire::{
     control::{
         ApplyPipelinesRequest, ApplyPipelinesResponse, GetRunRequest, PipelineSource, Run,
         RunState, StartRunRequest, pipeline_service_client::PipelineServiceClient,
-        quarantine_service_client::QuarantineServiceClient,
+        poll_service_client::PollServiceClient, quarantine_service_client::QuarantineServiceClient,
         quota_service_client::QuotaServiceClient, run_service_client::RunServiceClient,
     },
     ledger::{
@@ -65,6 +65,10 @@ impl Replica {
 
     pub(crate) fn runs(&self) -> RunServiceClient<Channel> {
         RunServiceClient::new(self.channel.clone())
+    }
+
+    pub(crate) fn polls(&self) -> PollServiceClient<Channel> {
+        PollServiceClient::new(self.channel.clone())
     }
 
     pub(crate) fn quotas(&self) -> QuotaServiceClient<Channel> {

@@ -1,8 +1,8 @@
 use std::time::Duration;
 
 use wire::control::{
-    ApplyPipelinesRequest, CancelRunRequest, ListRunsRequest, PipelineSource, Run, RunState,
-    StartRunRequest,
+    ApplyPipelinesRequest, CancelRunRequest, ListPollsRequest, ListRunsRequest, PipelineSource,
+    Run, RunState, StartRunRequest,
 };
 
 use crate::house::{House, Replica, SHOP, apply, planned, until, until_state};
@@ -68,6 +68,22 @@ async fn a_run_that_takes_too_long_fails() {
     stages.tell(vec![planned(&["f"])]).await;
     let failed = until_state(&replica, &run.id, RunState::Failed).await;
     assert!(failed.reason.contains("`max_duration`, 1 s"), "{failed:?}");
+    replica.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_user_starts_counts_as_a_poll_and_says_nothing_of_intervals() {
+    let (mut house, replica) = House::with(SHOP).await;
+    for polls in 1..=3 {
+        let run = started(&replica, "shop").await;
+        let (stages, _) = house.plan().await;
+        stages.tell(vec![planned(&[])]).await;
+        until_state(&replica, &run.id, RunState::Succeeded).await;
+        let listed = replica.polls().list_polls(ListPollsRequest::default()).await.unwrap();
+        let [polled] = &listed.into_inner().pipelines[..] else { panic!("there is one pipeline") };
+        assert_eq!((polled.polls, polled.polls_without_news), (polls, polls), "{polled:?}");
+        assert!(polled.interval.is_none() && polled.estimates.is_empty(), "{polled:?}");
+    }
     replica.stop().await;
 }
 

@@ -121,16 +121,16 @@ impl Store {
         Ok(self.with_targets(rows).await?.pop())
     }
 
-    /// Returns the newest runs of a pipeline that the time or other runs have started, that took place
-    /// and have ended, newest first.
+    /// Returns the newest runs of a pipeline that have asked its source for news, started by a user, the
+    /// time or other runs, that took place and have ended, newest first.
     ///
     /// # Errors
     ///
     /// When the database does not answer.
-    pub async fn due_runs(&self, pipeline: &PipelineName, limit: u32) -> Result<Vec<Run>, Error> {
+    pub async fn polls(&self, pipeline: &PipelineName, limit: u32) -> Result<Vec<Run>, Error> {
         let sql = select_run!(
             "where pipeline = $1 and state in ('succeeded', 'failed') \
-             and trigger_kind in ('interval', 'cron', 'after', 'continuous') \
+             and trigger_kind in ('manual', 'interval', 'cron', 'after', 'continuous') \
              order by started_at desc, id desc limit $2"
         );
         let rows = self.pool.fetch(sql, args![pipeline, limit]).await?;

@@ -44,7 +44,7 @@ async fn list(scheduler: &Scheduler, name: &str) -> Result<Vec<PolledPipeline>, 
     let mut polled = Vec::new();
     for stored in stored {
         let Ok(pipeline) = scheduler.parsed(&stored.revision) else { continue };
-        let mut runs = store.due_runs(&pipeline.name, RUNS).await?;
+        let mut runs = store.polls(&pipeline.name, RUNS).await?;
         runs.reverse();
         let declared = pipeline.triggers.every.map(|every| every.interval);
         if runs.is_empty() && declared.is_none() && name.is_empty() {
