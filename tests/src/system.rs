@@ -1,6 +1,7 @@
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
+    process::Command,
 };
 
 use tempfile::TempDir;
@@ -19,6 +20,8 @@ const PREFIX: &str = "story";
 pub struct Layout {
     /// Number of processes of each role.
     pub replicas: usize,
+    /// Number of processes of single roles, where it is another one.
+    pub replicas_of: Vec<(Role, usize)>,
     /// The broker syncs before it acknowledges, and PostgreSQL as well.
     pub durable: bool,
     /// Settings beyond the defaults: role, key such as `batch.max_records`, value.
@@ -29,7 +32,13 @@ pub struct Layout {
 
 impl Default for Layout {
     fn default() -> Self {
-        Self { replicas: 1, durable: false, settings: Vec::new(), environment: Vec::new() }
+        Self {
+            replicas: 1,
+            replicas_of: Vec::new(),
+            durable: false,
+            settings: Vec::new(),
+            environment: Vec::new(),
+        }
     }
 }
 
@@ -56,6 +65,13 @@ impl Layout {
     #[must_use]
     pub fn with_replicas(mut self, replicas: usize) -> Self {
         self.replicas = replicas;
+        self
+    }
+
+    /// Sets the number of processes of one role.
+    #[must_use]
+    pub fn with_replicas_of(mut self, role: Role, replicas: usize) -> Self {
+        self.replicas_of.push((role, replicas));
         self
     }
 
@@ -139,7 +155,8 @@ impl System {
         let mut services = Vec::new();
         let mut intakes = Vec::new();
         for role in Role::ALL {
-            for replica in 0..layout.replicas {
+            let own = layout.replicas_of.iter().rev().find(|(of, _)| *of == role);
+            for replica in 0..own.map_or(layout.replicas, |(_, replicas)| *replicas) {
                 let http = free_address();
                 let grpc = if replica == 0 { address } else { free_address() };
                 let mut settings = vec![
@@ -198,6 +215,22 @@ impl System {
     /// When the system has none.
     pub fn service(&mut self, role: Role) -> &mut Service {
         self.services.iter_mut().find(|service| service.role == role).expect("one of each role")
+    }
+
+    /// Runs a client command, which has to succeed, and returns the JSON that it prints.
+    ///
+    /// # Panics
+    ///
+    /// When it fails.
+    #[must_use]
+    pub fn tributary(&self, arguments: &[&str]) -> serde_json::Value {
+        let mut command = Command::new(binary());
+        command.args(arguments).args(["--output", "json"]).current_dir(self.folder());
+        command.args(["--server", &format!("http://{}", self.address)]);
+        let output = command.output().expect("the binary can be run");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{arguments:?}: {said}");
+        serde_json::from_slice(&output.stdout).expect("it prints JSON")
     }
 
     /// Returns all services.

@@ -14,6 +14,7 @@ mod outbound;
 mod poison;
 mod push;
 mod python;
+mod quotas;
 mod readme;
 mod repetition;
 mod replicas;
