@@ -1,4 +1,4 @@
-//! Traces, as a receiver that we did not write understands them.
+//! Traces, metrics and logs, as a receiver that we did not write understands them.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -56,6 +56,71 @@ async fn one_trace_follows_a_batch_through_all_stages() {
     assert_eq!(traces.len(), batches.len(), "no two batches share a trace: {}", said());
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn metrics_and_logs_of_every_service_arrive_beside_the_traces() {
+    let mut receiver = Receiver::start().await;
+    let layout = Layout::default()
+        .with_everywhere("telemetry.otlp_endpoint", &format!("http://{}", receiver.address));
+    let mut system = System::start(layout).await;
+    system.write_customers(Customers::new(11, 500), 1, Edition::First);
+    system.client.apply(&system.customers_pipeline()).await;
+    let run = system.client.start("customers").await;
+    system.client.succeeded(&run).await;
+    for service in system.services() {
+        service.process.terminate().await;
+    }
+
+    let text = receiver.end().await;
+    assert!(!text.contains('@'), "an address of a customer was sent");
+    let counted: BTreeMap<&str, &str> = text
+        .split("\nMetric #")
+        .skip(1)
+        .filter_map(|metric| Some((value_of(metric, "-> Name:")?, metric)))
+        .collect();
+    for name in [
+        "tributary_extract_records",
+        "tributary_transform_records",
+        "tributary_load_records",
+        "tributary_load_lag",
+        "tributary_bus_consumer_time",
+        "tributary_stream_limit",
+    ] {
+        let metric = counted.get(name).unwrap_or_else(|| panic!("{name} in {:?}", counted.keys()));
+        assert!(!value_of(metric, "-> Description:").unwrap_or_default().is_empty(), "{metric}");
+    }
+    let loaded = counted["tributary_load_records"].split("\nNumberDataPoints");
+    let mut loaded = loaded.filter(|point| point.contains("outcome: Str(loaded)"));
+    assert!(
+        loaded.any(|point| point.contains("Value: 500")),
+        "{}",
+        counted["tributary_load_records"]
+    );
+
+    let logged: BTreeSet<&str> = text
+        .split("\nResourceLog")
+        .skip(1)
+        .filter(|logs| logs.contains("Body: Str(connected to the broker)"))
+        .filter_map(|logs| value_of(logs, "-> service.name:"))
+        .collect();
+    let services = ["extractor", "loader", "scheduler", "transformer"];
+    assert_eq!(
+        logged,
+        services
+            .map(|name| ["Str(tributary-", name, ")"].concat())
+            .iter()
+            .map(String::as_str)
+            .collect()
+    );
+    let instances: BTreeSet<&str> =
+        text.lines().filter_map(|line| value_of(line, "-> service.instance.id:")).collect();
+    assert_eq!(instances.len(), 4, "each process has an id: {instances:?}");
+}
+
+/// What stands behind the first such key.
+fn value_of<'a>(text: &'a str, key: &str) -> Option<&'a str> {
+    text.lines().find_map(|line| line.trim().strip_prefix(key)).map(str::trim)
+}
+
 /// A span as the receiver prints it.
 #[derive(Debug, Default)]
 struct Span {
@@ -74,7 +139,8 @@ impl Span {
     /// Reads `Trace ID : …` and the like up to the links, and attributes as `-> stage: Str(loader)`.
     fn parse(text: &str) -> Self {
         let mut span = Self::default();
-        let own = text.split("\nLinks:").next().unwrap_or_default();
+        let own = ["\nLinks:", "\nResource"].into_iter();
+        let own = own.fold(text, |text, end| text.split(end).next().unwrap_or_default());
         for (key, value) in own.lines().filter_map(|line| line.trim().split_once(':')) {
             let value = value.trim();
             match key.trim() {
@@ -114,7 +180,7 @@ impl Receiver {
         let address = free_address();
         let arguments = format!(
             "start --otlp-grpc-endpoint {address} --otlp-http-endpoint {} --exporter blackhole \
-             --debug-log traces --debug-log-verbosity detailed --pid-file pid --log-file log",
+             --debug-log traces --debug-log metrics --debug-log logs --debug-log-verbosity detailed --pid-file pid --log-file log",
             free_address()
         );
         let arguments = arguments.split_whitespace().map(str::to_owned).collect();

@@ -120,7 +120,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_process_tells_health_and_metrics() {
-        let (metrics, provider) = telemetry::metrics("test").unwrap();
+        let (metrics, provider) = telemetry::metrics(&telemetry::resource("test"), None).unwrap();
         let meter = opentelemetry::metrics::MeterProvider::meter(&provider, "test");
         let duration = meter.f64_histogram("tributary_batch_duration").with_unit("s").build();
         duration.record(0.004, &[]);

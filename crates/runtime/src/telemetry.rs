@@ -1,19 +1,26 @@
 //! Logs, traces and metrics of a process.
 
-use std::{io::IsTerminal, time::Duration};
+use std::{
+    hash::{BuildHasher, Hasher, RandomState},
+    io::IsTerminal,
+    time::Duration,
+};
 
-use opentelemetry::{global, trace::TracerProvider};
-use opentelemetry_otlp::{SpanExporter, WithExportConfig};
+use opentelemetry::{KeyValue, global, trace::TracerProvider};
+use opentelemetry_appender_tracing::layer::OpenTelemetryTracingBridge;
+use opentelemetry_otlp::{LogExporter, MetricExporter, SpanExporter, WithExportConfig};
 use opentelemetry_sdk::{
     Resource,
-    metrics::{Aggregation, Instrument, InstrumentKind, SdkMeterProvider, Stream},
+    logs::SdkLoggerProvider,
+    metrics::{Aggregation, Instrument, InstrumentKind, PeriodicReader, SdkMeterProvider, Stream},
     propagation::TraceContextPropagator,
     trace::{Sampler, SdkTracerProvider},
 };
 use prometheus::{Registry, TextEncoder};
 use serde::{Deserialize, Serialize};
 use tracing_subscriber::{
-    EnvFilter, Layer, layer::SubscriberExt, registry::LookupSpan, util::SubscriberInitExt,
+    EnvFilter, Layer, filter::filter_fn, layer::SubscriberExt, registry::LookupSpan,
+    util::SubscriberInitExt,
 };
 
 /// Bounds of histograms that count seconds, from a tenth of a millisecond to ten minutes.
@@ -22,7 +29,10 @@ const SECONDS: [f64; 20] = [
     5.0, 10.0, 30.0, 60.0, 300.0, 600.0,
 ];
 
-/// How long the last spans may take to leave the process.
+/// How often metrics are sent.
+const METRICS_INTERVAL: Duration = Duration::from_secs(30);
+
+/// How long the last spans, metrics and log lines may take to leave the process.
 const FLUSH: Duration = Duration::from_secs(5);
 
 /// Settings of logs and traces.
@@ -34,8 +44,11 @@ pub struct TelemetryConfig {
     /// What is logged and traced, as in `info,loader=debug`. Default
     /// `info,async_nats=warn,opentelemetry=warn`: these tell every step of a connection.
     pub filter: String,
-    /// Where traces go over OTLP/gRPC, such as `http://127.0.0.1:4317`. Default: nowhere.
+    /// Where traces, metrics and logs go over OTLP/gRPC, such as `http://127.0.0.1:4317`. Metrics are
+    /// at `/metrics` and logs on stderr nevertheless. Default: nowhere.
     pub otlp_endpoint: Option<String>,
+    /// What of it goes there: `traces`, `metrics`, `logs`. Default: all.
+    pub otlp_signals: Vec<Signal>,
     /// Share of the traces that start here and are kept, 0 to 1. Default 1.
     pub sample_ratio: f64,
 }
@@ -46,8 +59,28 @@ impl Default for TelemetryConfig {
             format: LogFormat::Human,
             filter: "info,async_nats=warn,opentelemetry=warn".to_owned(),
             otlp_endpoint: None,
+            otlp_signals: vec![Signal::Traces, Signal::Metrics, Signal::Logs],
             sample_ratio: 1.0,
         }
+    }
+}
+
+/// A kind of telemetry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Signal {
+    /// Spans.
+    Traces,
+    /// Counts and measures.
+    Metrics,
+    /// Log lines.
+    Logs,
+}
+
+impl TelemetryConfig {
+    /// Where a signal goes, if anywhere.
+    fn endpoint(&self, signal: Signal) -> Option<&str> {
+        self.otlp_endpoint.as_deref().filter(|_| self.otlp_signals.contains(&signal))
     }
 }
 
@@ -67,7 +100,7 @@ pub enum TelemetryError {
     /// The filter cannot be read.
     #[error("`telemetry.filter` cannot be read: {0}")]
     Filter(#[from] tracing_subscriber::filter::ParseError),
-    /// The exporter of traces cannot be built.
+    /// An exporter cannot be built.
     #[error("`telemetry.otlp_endpoint` cannot be used: {0}")]
     Exporter(#[from] opentelemetry_otlp::ExporterBuildError),
     /// The registry of metrics cannot be built.
@@ -97,10 +130,12 @@ impl Metrics {
 
 /// Telemetry that is going. `flush` ends it.
 #[derive(Debug)]
-#[must_use = "the last spans are sent by `flush`"]
+#[must_use = "the last spans, metrics and log lines are sent by `flush`"]
 pub struct Telemetry {
     metrics: Metrics,
     tracer: Option<SdkTracerProvider>,
+    meter: SdkMeterProvider,
+    logger: Option<SdkLoggerProvider>,
 }
 
 impl Telemetry {
@@ -110,22 +145,32 @@ impl Telemetry {
         self.metrics.clone()
     }
 
-    /// Sends the spans that are left, for at most five seconds, and ends tracing.
+    /// Sends what is left, for at most five seconds, and ends telemetry.
     pub async fn flush(self) {
-        let Some(tracer) = self.tracer else { return };
-        let ended = tokio::task::spawn_blocking(move || tracer.shutdown_with_timeout(FLUSH));
-        match tokio::time::timeout(FLUSH, ended).await {
-            Ok(Ok(Ok(()))) => {}
-            Ok(Ok(Err(error))) => tracing::warn!(%error, "the last spans could not be sent"),
-            Ok(Err(_)) | Err(_) => tracing::warn!("the last spans could not be sent in time"),
+        let Self { tracer, meter, logger, metrics: _ } = self;
+        let ended = tokio::task::spawn_blocking(move || {
+            // The log is last, because it may tell that the others failed.
+            let ends = [
+                tracer.map(|tracer| ("spans", tracer.shutdown_with_timeout(FLUSH))),
+                Some(("metrics", meter.shutdown_with_timeout(FLUSH))),
+                logger.map(|logger| ("log lines", logger.shutdown_with_timeout(FLUSH))),
+            ];
+            for (what, ended) in ends.into_iter().flatten() {
+                if let Err(error) = ended {
+                    tracing::warn!(%error, "the last {what} could not be sent");
+                }
+            }
+        });
+        if !matches!(tokio::time::timeout(FLUSH, ended).await, Ok(Ok(()))) {
+            tracing::warn!("the last telemetry could not be sent in time");
         }
     }
 }
 
 /// Sets up logs, traces and metrics for the whole process.
 ///
-/// Logs go to stderr. Traces are sent only where an endpoint is set, but the W3C propagator is
-/// always there, so that this process hands on what others have started. Call it once, inside the
+/// Logs go to stderr. Traces, metrics and logs are sent only where an endpoint is set, but the W3C
+/// propagator is always there, so that this process hands on what others have started. Call it once, inside the
 /// runtime.
 ///
 /// # Errors
@@ -133,22 +178,36 @@ impl Telemetry {
 /// When a setting is wrong or it was called before.
 pub fn init(service: &str, config: &TelemetryConfig) -> Result<Telemetry, TelemetryError> {
     let filter = EnvFilter::try_new(&config.filter)?;
-    let (metrics, meter) = metrics(service)?;
+    let resource = resource(service);
+    let (metrics, meter) = metrics(&resource, config.endpoint(Signal::Metrics))?;
     let tracer = config
-        .otlp_endpoint
-        .as_deref()
-        .map(|endpoint| tracer(service, endpoint, config.sample_ratio))
+        .endpoint(Signal::Traces)
+        .map(|endpoint| tracer(&resource, endpoint, config.sample_ratio))
         .transpose()?;
+    let logger =
+        config.endpoint(Signal::Logs).map(|endpoint| logger(&resource, endpoint)).transpose()?;
+    // What sending tells is not sent, or it would never end.
+    let sent = logger.as_ref().map(|logger| {
+        OpenTelemetryTracingBridge::new(logger).with_filter(filter_fn(|event| {
+            let own = ["opentelemetry", "tonic", "h2", "hyper", "tower"];
+            !own.iter().any(|own| event.target().starts_with(own))
+        }))
+    });
     // Spans have ids even where they go nowhere, so that context can be handed on.
     let provider = tracer.clone().unwrap_or_else(|| SdkTracerProvider::builder().build());
     let spans = tracing_opentelemetry::layer()
         .with_tracer(provider.tracer("tributary"))
         .with_threads(false)
         .with_location(false);
-    tracing_subscriber::registry().with(filter).with(log(config.format)).with(spans).try_init()?;
+    tracing_subscriber::registry()
+        .with(filter)
+        .with(log(config.format))
+        .with(spans)
+        .with(sent)
+        .try_init()?;
     global::set_text_map_propagator(TraceContextPropagator::new());
-    global::set_meter_provider(meter);
-    Ok(Telemetry { metrics, tracer })
+    global::set_meter_provider(meter.clone());
+    Ok(Telemetry { metrics, tracer, meter, logger })
 }
 
 fn log<S>(format: LogFormat) -> Box<dyn Layer<S> + Send + Sync>
@@ -165,7 +224,7 @@ where
 }
 
 fn tracer(
-    service: &str,
+    resource: &Resource,
     endpoint: &str,
     sample_ratio: f64,
 ) -> Result<SdkTracerProvider, TelemetryError> {
@@ -173,25 +232,45 @@ fn tracer(
         SpanExporter::builder().with_tonic().with_endpoint(endpoint).with_timeout(FLUSH).build()?;
     let sampler = Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(sample_ratio)));
     Ok(SdkTracerProvider::builder()
-        .with_resource(resource(service))
+        .with_resource(resource.clone())
         .with_sampler(sampler)
         .with_batch_exporter(exporter)
         .build())
 }
 
-/// Makes a registry and the provider that fills it.
-pub(crate) fn metrics(service: &str) -> Result<(Metrics, SdkMeterProvider), TelemetryError> {
+fn logger(resource: &Resource, endpoint: &str) -> Result<SdkLoggerProvider, TelemetryError> {
+    let exporter =
+        LogExporter::builder().with_tonic().with_endpoint(endpoint).with_timeout(FLUSH).build()?;
+    Ok(SdkLoggerProvider::builder()
+        .with_resource(resource.clone())
+        .with_batch_exporter(exporter)
+        .build())
+}
+
+/// Makes a registry and the provider that fills it, and that sends where there is an endpoint.
+pub(crate) fn metrics(
+    resource: &Resource,
+    endpoint: Option<&str>,
+) -> Result<(Metrics, SdkMeterProvider), TelemetryError> {
     let registry = Registry::new();
     let exporter = opentelemetry_prometheus::exporter()
         .with_registry(registry.clone())
         .scope_info_enabled(false)
         .build()?;
-    let provider = SdkMeterProvider::builder()
-        .with_resource(resource(service))
+    let mut provider = SdkMeterProvider::builder()
+        .with_resource(resource.clone())
         .with_reader(exporter)
-        .with_view(seconds)
-        .build();
-    Ok((Metrics { registry }, provider))
+        .with_view(seconds);
+    if let Some(endpoint) = endpoint {
+        let exporter = MetricExporter::builder()
+            .with_tonic()
+            .with_endpoint(endpoint)
+            .with_timeout(FLUSH)
+            .build()?;
+        let reader = PeriodicReader::builder(exporter).with_interval(METRICS_INTERVAL).build();
+        provider = provider.with_reader(reader);
+    }
+    Ok((Metrics { registry }, provider.build()))
 }
 
 /// The default bounds are made for milliseconds.
@@ -204,6 +283,13 @@ fn seconds(instrument: &Instrument) -> Option<Stream> {
     wanted.then(|| Stream::builder().with_aggregation(aggregation).build().ok()).flatten()
 }
 
-fn resource(service: &str) -> Resource {
-    Resource::builder().with_service_name(format!("tributary-{service}")).build()
+/// What is said of this process with everything that is sent. The instance tells replicas apart.
+pub(crate) fn resource(service: &str) -> Resource {
+    let random = || RandomState::new().build_hasher().finish();
+    let instance = format!("{:016x}{:016x}", random(), random());
+    Resource::builder()
+        .with_service_name(format!("tributary-{service}"))
+        .with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION")))
+        .with_attribute(KeyValue::new("service.instance.id", instance))
+        .build()
 }
