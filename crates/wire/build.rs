@@ -10,7 +10,9 @@ use prost::Message;
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let root = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?).join("../../proto");
     let mut files = Vec::new();
-    collect(&root.join("tributary"), &mut files)?;
+    for folder in ["tributary", "externalscaler"] {
+        collect(&root.join(folder), &mut files)?;
+    }
     files.sort();
     println!("cargo:rerun-if-changed={}", root.display());
 

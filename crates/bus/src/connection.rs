@@ -42,20 +42,28 @@ impl Bus {
         config: &Config,
         shutdown: &CancellationToken,
     ) -> Result<Self, ConnectError> {
-        let names = config.validate()?;
-        let servers = config
-            .servers
-            .iter()
-            .map(|server| server.parse::<ServerAddr>())
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(|error| ConfigError::Server(error.into()))?;
-        let (connected, mut connections) = watch::channel(0);
-        let options = Box::pin(options(config, connected)).await?;
-
+        let way = Way::of(config).await?;
+        let mut connections = way.connections.clone();
         let client = tokio::select! {
-            client = reach(&options, &servers, &mut connections) => client,
+            client = reach(&way, &mut connections) => client,
             () = shutdown.cancelled() => return Err(ConnectError::Shutdown),
         };
+        Self::over(client, way, config)
+    }
+
+    /// Connects to the broker, or says why that cannot be done at this moment.
+    ///
+    /// # Errors
+    ///
+    /// As [`Bus::connect`], and when no server can be reached.
+    pub async fn try_connect(config: &Config) -> Result<Self, ConnectError> {
+        let way = Way::of(config).await?;
+        let client = way.options.clone().connect(way.servers.clone()).await;
+        let client = client.map_err(|error| ConnectError::Unreachable(error.into()))?;
+        Self::over(client, way, config)
+    }
+
+    fn over(client: Client, way: Way, config: &Config) -> Result<Self, ConnectError> {
         let (major, minor, patch) = REQUIRED_VERSION;
         if !client.is_server_compatible(major, minor, patch) {
             return Err(ConnectError::TooOld {
@@ -69,9 +77,9 @@ impl Bus {
             inner: Arc::new(Inner {
                 client,
                 jetstream,
-                names,
+                names: way.names,
                 config: config.clone(),
-                connections,
+                connections: way.connections,
                 provisioning: tokio::sync::Mutex::new(()),
                 metrics: Metrics::new(),
             }),
@@ -163,14 +171,33 @@ async fn options(
     Ok(options)
 }
 
-async fn reach(
-    options: &ConnectOptions,
-    servers: &[ServerAddr],
-    connections: &mut watch::Receiver<u64>,
-) -> Client {
+/// What is needed to connect.
+struct Way {
+    names: Names,
+    servers: Vec<ServerAddr>,
+    options: ConnectOptions,
+    connections: watch::Receiver<u64>,
+}
+
+impl Way {
+    async fn of(config: &Config) -> Result<Self, ConfigError> {
+        let names = config.validate()?;
+        let servers = config
+            .servers
+            .iter()
+            .map(|server| server.parse::<ServerAddr>())
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|error| ConfigError::Server(error.into()))?;
+        let (connected, connections) = watch::channel(0);
+        let options = Box::pin(options(config, connected)).await?;
+        Ok(Self { names, servers, options, connections })
+    }
+}
+
+async fn reach(way: &Way, connections: &mut watch::Receiver<u64>) -> Client {
     let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
     loop {
-        match options.clone().connect(servers.to_vec()).await {
+        match way.options.clone().connect(way.servers.clone()).await {
             Ok(client) => {
                 // Counted late, this connection would be taken for a new one by who uses it already.
                 connections

@@ -67,6 +67,10 @@ pub struct Consumer {
     connections: watch::Receiver<u64>,
     attached: Option<Attached>,
     backoff: Backoff,
+    /// Whether it waits for messages, rather than for whoever takes them, and since when that is not
+    /// accounted for.
+    waits: bool,
+    accounted: Instant,
 }
 
 /// The durable consumer as it stands, and where its messages arrive.
@@ -108,6 +112,8 @@ impl Bus {
             connections: self.connections(),
             attached: None,
             backoff: Backoff::new(Duration::from_millis(50), Duration::from_secs(3)),
+            waits: true,
+            accounted: Instant::now(),
         }
     }
 }
@@ -116,12 +122,15 @@ impl Consumer {
     /// Waits for the next message, however long the broker is away. Returns `None` only on
     /// shutdown. Dropping the future loses nothing.
     pub async fn next(&mut self, shutdown: &CancellationToken) -> Option<Delivery> {
+        self.account(true);
         loop {
             let step = tokio::select! {
                 biased;
                 () = shutdown.cancelled() => return None,
                 step = self.step() => step,
             };
+            let is_delivered = matches!(step, Ok(Some(_)));
+            self.account(!is_delivered);
             match step {
                 Ok(Some(delivery)) => {
                     self.backoff.reset();
@@ -142,6 +151,15 @@ impl Consumer {
                 }
             }
         }
+    }
+
+    /// Counts the time that has passed, and says what goes on from here.
+    fn account(&mut self, waits: bool) {
+        let now = Instant::now();
+        let state = if self.waits { "waiting" } else { "busy" };
+        let passed = now - self.accounted;
+        self.bus.metrics().passed(&self.options.queue, state, passed);
+        (self.waits, self.accounted) = (waits, now);
     }
 
     /// Does one thing: attaches, asks for messages, or takes what arrives.

@@ -130,11 +130,9 @@ impl Deliveries {
 }
 
 impl Bus {
-    async fn provision_deliveries(&self) -> Result<stream::Stream, BusError> {
-        let _one_at_a_time = self.provisioning().lock().await;
-        let name = self.names().deliveries_stream();
-        let config = stream::Config {
-            name: name.clone(),
+    pub(crate) fn wanted_deliveries(&self) -> stream::Config {
+        stream::Config {
+            name: self.names().deliveries_stream(),
             subjects: vec![self.names().deliveries().as_str().to_owned()],
             retention: stream::RetentionPolicy::Limits,
             discard: stream::DiscardPolicy::Old,
@@ -143,10 +141,14 @@ impl Bus {
             max_age: AGE,
             num_replicas: self.config().replicas,
             ..stream::Config::default()
-        };
-        let failed = |cause: Cause| BusError::new(format!("create stream `{name}`"), cause);
-        let created = self.jetstream().create_or_update_stream(config).await;
-        created.map_err(|error| failed(error.into()))?;
-        self.jetstream().get_stream(&name).await.map_err(|error| failed(error.into()))
+        }
+    }
+
+    async fn provision_deliveries(&self) -> Result<stream::Stream, BusError> {
+        let config = self.wanted_deliveries();
+        let name = config.name.clone();
+        self.provision_as(config).await?;
+        let found = self.jetstream().get_stream(&name).await;
+        found.map_err(|error| BusError::new(format!("use stream `{name}`"), error))
     }
 }

@@ -59,16 +59,20 @@ pub enum ConnectError {
         /// Oldest version that will do.
         required: &'static str,
     },
+    /// No server answers, or none lets us in.
+    #[error("no server of the broker can be reached")]
+    Unreachable(#[source] Cause),
     /// Shutdown was asked for before the broker answered.
     #[error("shut down before the broker could be reached")]
     Shutdown,
 }
 
 impl ConnectError {
-    /// Returns what to do: nothing gets better by itself.
+    /// Returns what to do: only a server that is away comes back by itself.
     #[must_use]
     pub fn remedy(&self) -> Remedy {
         match self {
+            Self::Unreachable(_) => Remedy::RETRY,
             Self::Config(_) | Self::TooOld { .. } | Self::Shutdown => Remedy::Stop,
         }
     }

@@ -9,7 +9,9 @@ mod consumer;
 mod deliveries;
 mod delivery;
 mod error;
+mod inspect;
 mod key_value;
+mod lanes;
 mod ledger;
 mod memory;
 mod metrics;
@@ -34,7 +36,9 @@ pub use delivery::Delivery;
 pub use error::{
     AckError, AskError, BusError, ConfigError, ConnectError, OfferError, PublishError,
 };
+pub use inspect::{Difference, Room, Skew, StreamReport};
 pub use key_value::{KeyValue, Versioned};
+pub use lanes::Lane;
 pub use ledger::LedgerWriter;
 pub use memory::Memory;
 pub use names::{Bucket, Names, Queue, Stream, Subject, TaskKind};

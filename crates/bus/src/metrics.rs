@@ -5,6 +5,8 @@ use opentelemetry::{
     metrics::{Counter, Histogram},
 };
 
+use crate::Queue;
+
 /// What the bus counts.
 #[derive(Debug)]
 pub(crate) struct Metrics {
@@ -13,6 +15,7 @@ pub(crate) struct Metrics {
     retries: Counter<u64>,
     deliveries: Counter<u64>,
     attachments: Counter<u64>,
+    time: Counter<f64>,
 }
 
 impl Metrics {
@@ -44,6 +47,14 @@ impl Metrics {
                 .u64_counter("tributary_bus_consumer_attachments")
                 .with_description("Times that a consumer was set up, at its start or after a loss.")
                 .build(),
+            time: meter
+                .f64_counter("tributary_bus_consumer_time")
+                .with_unit("s")
+                .with_description(
+                    "Time of consumers by state: `waiting` for messages, or `busy` because all \
+                     places are taken. The share of `busy` is how saturated a stage is.",
+                )
+                .build(),
         }
     }
 
@@ -64,5 +75,15 @@ impl Metrics {
 
     pub(crate) fn attached(&self, stream: &'static str) {
         self.attachments.add(1, &[KeyValue::new("stream", stream)]);
+    }
+
+    pub(crate) fn passed(&self, queue: &Queue, state: &'static str, time: Duration) {
+        let pipeline = queue.pipeline().map(ToString::to_string).unwrap_or_default();
+        let labels = [
+            KeyValue::new("stream", queue.stream().label()),
+            KeyValue::new("pipeline", pipeline),
+            KeyValue::new("state", state),
+        ];
+        self.time.add(time.as_secs_f64(), &labels);
     }
 }

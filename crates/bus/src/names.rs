@@ -88,6 +88,8 @@ pub enum TaskKind {
 }
 
 impl TaskKind {
+    const ALL: [Self; 4] = [Self::Plan, Self::Extract, Self::Sweep, Self::Fetch];
+
     fn token(self) -> &'static str {
         match self {
             Self::Plan => "plan",
@@ -127,6 +129,17 @@ pub enum Queue {
 }
 
 impl Queue {
+    /// Returns the pipeline whose messages are in it, where it is one.
+    #[must_use]
+    pub fn pipeline(&self) -> Option<&PipelineName> {
+        match self {
+            Self::Tasks { pipeline, .. }
+            | Self::Raw { pipeline }
+            | Self::Ready { pipeline, .. } => Some(pipeline),
+            Self::Quarantine | Self::Ledger => None,
+        }
+    }
+
     /// Returns the stream that the queue is a part of.
     #[must_use]
     pub fn stream(&self) -> Stream {
@@ -281,6 +294,26 @@ impl Names {
         name?.parse().ok()
     }
 
+    /// The queue that takes what is on a subject of the work streams: tasks and batches.
+    pub(crate) fn queue_of(&self, subject: &str) -> Option<Queue> {
+        let rest = subject.strip_prefix(&self.prefix)?.strip_prefix('.')?;
+        let tokens: Vec<&str> = rest.split('.').collect();
+        let (stream, rest) = tokens.split_first()?;
+        let stream = Stream::ALL.into_iter().find(|known| known.token() == *stream)?;
+        match (stream, rest) {
+            (Stream::Tasks, [kind, pipeline]) => Some(Queue::Tasks {
+                kind: TaskKind::ALL.into_iter().find(|known| known.token() == *kind)?,
+                pipeline: pipeline.parse().ok()?,
+            }),
+            (Stream::Raw, [pipeline]) => Some(Queue::Raw { pipeline: pipeline.parse().ok()? }),
+            (Stream::Ready, [pipeline, target]) => Some(Queue::Ready {
+                pipeline: pipeline.parse().ok()?,
+                target: target.parse().ok()?,
+            }),
+            _ => None,
+        }
+    }
+
     /// Subject on which a consumer is asked for messages.
     pub(crate) fn next_message(&self, stream: &str, durable: &str) -> String {
         format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.{durable}")
@@ -356,7 +389,12 @@ mod tests {
         assert_eq!(names.stream_of(&names.ask_load()), None);
         assert_eq!(names.pipeline_of(sweep.as_str()), Some(pipeline.clone()));
         let ready = names.ready(&pipeline, &target);
-        assert_eq!(names.pipeline_of(ready.as_str()), Some(pipeline));
+        assert_eq!(names.pipeline_of(ready.as_str()), Some(pipeline.clone()));
+        let queue = Queue::Ready { pipeline: pipeline.clone(), target };
+        assert_eq!(names.queue_of(ready.as_str()), Some(queue));
+        let queue = Queue::Tasks { kind: TaskKind::Sweep, pipeline };
+        assert_eq!(names.queue_of(sweep.as_str()), Some(queue));
+        assert_eq!(names.queue_of("tributary.ledger.shop"), None);
         assert_eq!(names.bucket(Bucket::Progress), "tributary_progress");
     }
 }

@@ -28,15 +28,28 @@ impl Bus {
         for bucket in Bucket::ALL {
             self.provision_bucket(bucket).await?;
         }
-        Ok(())
+        Box::pin(self.provision_as(self.wanted_deliveries())).await
     }
 
     pub(crate) async fn provision_stream(&self, stream: Stream) -> Result<(), BusError> {
+        // The client library's future is large and would make every caller's as large.
+        Box::pin(self.provision_as(self.wanted_stream(stream))).await
+    }
+
+    pub(crate) async fn provision_as(&self, config: stream::Config) -> Result<(), BusError> {
         // Many tasks of one process may miss a stream at the same moment.
         let _one_at_a_time = self.provisioning().lock().await;
-        let name = self.names().stream(stream);
-        let config = stream::Config {
-            name: name.clone(),
+        let name = config.name.clone();
+        self.jetstream()
+            .create_or_update_stream(config)
+            .await
+            .map(drop)
+            .map_err(|error| BusError::new(format!("create stream `{name}`"), error))
+    }
+
+    pub(crate) fn wanted_stream(&self, stream: Stream) -> stream::Config {
+        stream::Config {
+            name: self.names().stream(stream),
             subjects: vec![self.names().all_of(stream)],
             retention: stream::RetentionPolicy::WorkQueue,
             discard: stream::DiscardPolicy::New,
@@ -49,19 +62,22 @@ impl Bus {
             num_replicas: self.config().replicas,
             duplicate_window: DUPLICATE_WINDOW,
             ..stream::Config::default()
-        };
-        self.jetstream()
-            .create_or_update_stream(config)
-            .await
-            .map(drop)
-            .map_err(|error| BusError::new(format!("create stream `{name}`"), error))
+        }
     }
 
     pub(crate) async fn provision_bucket(&self, bucket: Bucket) -> Result<kv::Store, BusError> {
         let _one_at_a_time = self.provisioning().lock().await;
-        let name = self.names().bucket(bucket);
-        let config = kv::Config {
-            bucket: name.clone(),
+        let config = self.wanted_bucket(bucket);
+        let name = config.bucket.clone();
+        // Large, too.
+        Box::pin(self.jetstream().create_or_update_key_value(config))
+            .await
+            .map_err(|error| BusError::new(format!("create bucket `{name}`"), error))
+    }
+
+    pub(crate) fn wanted_bucket(&self, bucket: Bucket) -> kv::Config {
+        kv::Config {
+            bucket: self.names().bucket(bucket),
             history: 1,
             storage: stream::StorageType::File,
             num_replicas: self.config().replicas,
@@ -70,10 +86,6 @@ impl Bus {
                 Bucket::Progress => PROGRESS_AGE,
             },
             ..kv::Config::default()
-        };
-        // The client library's future is large and would make every caller's as large.
-        Box::pin(self.jetstream().create_or_update_key_value(config))
-            .await
-            .map_err(|error| BusError::new(format!("create bucket `{name}`"), error))
+        }
     }
 }

@@ -4,6 +4,7 @@
 mod connecting;
 mod consuming;
 mod faults;
+mod inspecting;
 mod publishing;
 mod questions;
 mod quotas;

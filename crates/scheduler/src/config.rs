@@ -23,6 +23,10 @@ pub struct Config {
     /// `${env:DATABASE_PASSWORD}` or `${file:/path}`. Several schedulers share one database;
     /// on several machines it has to be PostgreSQL. Default `.tributary/scheduler.db`.
     pub database: Database,
+    /// Address on which KEDA, and nobody else, asks how much work waits, such as `0.0.0.0:7001`. KEDA
+    /// sends no tokens, so this needs none; it tells counts and ages. The gRPC API answers the same
+    /// questions to callers that may see pipelines. Default: none.
+    pub scaler_listen: Option<SocketAddr>,
     /// Connections to the database, 2 to 100. Default 8.
     pub database_connections: u32,
     /// The broker.
@@ -55,6 +59,7 @@ impl Default for Config {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 7000)),
             access: AccessConfig::default(),
             database: Database::new(".tributary/scheduler.db"),
+            scaler_listen: None,
             database_connections: 8,
             bus: bus::Config::default(),
             settle_interval: Duration::from_millis(200),

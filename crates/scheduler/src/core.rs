@@ -13,7 +13,7 @@ use store::Store;
 use tokio::sync::{Notify, broadcast};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{Config, error::Error, metrics::Metrics};
+use crate::{Config, error::Error, metrics::Metrics, scaling::Survey};
 
 /// Changes that a watcher may be behind before it looks at everything again.
 const CHANGES: usize = 1_024;
@@ -47,6 +47,7 @@ struct Inner {
     parsed: Mutex<HashMap<(PipelineName, u32), Parsed>>,
     /// Current revisions that were seen in the broker.
     put: Mutex<HashMap<PipelineName, Revision>>,
+    survey: Survey,
 }
 
 /// A revision beside the pipeline that its text declares.
@@ -75,6 +76,7 @@ impl Scheduler {
                 paused: Mutex::default(),
                 parsed: Mutex::default(),
                 put: Mutex::default(),
+                survey: Survey::default(),
             }),
         }
     }
@@ -93,6 +95,10 @@ impl Scheduler {
 
     pub(crate) fn metrics(&self) -> &Metrics {
         &self.inner.metrics
+    }
+
+    pub(crate) fn survey(&self) -> &Survey {
+        &self.inner.survey
     }
 
     pub(crate) fn shutdown(&self) -> &CancellationToken {

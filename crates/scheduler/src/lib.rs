@@ -14,16 +14,17 @@ mod intake;
 mod metrics;
 mod pipelines;
 mod polls;
+mod prepare;
 mod pushes;
 mod questions;
 mod reconcile;
 mod refused;
 mod replay;
+mod scaling;
 mod settling;
 mod shared;
 mod start;
 mod tasks;
-
 mod waiting;
 
 use anyhow::Context;
@@ -35,6 +36,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use access::{AccessConfig, Mode, TlsConfig};
 pub use config::{Config, Database, InvalidConfig};
+pub use prepare::{inspect_database, prepare};
 
 use crate::core::Scheduler;
 
@@ -71,6 +73,14 @@ pub async fn run_on(
     let bus = Bus::connect(&config.bus, &shutdown).await?;
     bus.provision().await.context("the streams cannot be created")?;
 
+    let scaler = match config.scaler_listen {
+        Some(address) => {
+            let bound = TcpListener::bind(address).await;
+            Some(bound.with_context(|| format!("`scaler_listen`: {address} cannot be had"))?)
+        }
+        None => None,
+    };
+
     let deadline = config.shutdown_grace * 2;
     let mut tasks = Tasks::new(&shutdown);
     let ending = tasks.shutdown();
@@ -81,7 +91,11 @@ pub async fn run_on(
     tasks.spawn("quarantine", intake::quarantine(scheduler.clone()));
     tasks.spawn("settling", settling::run(scheduler.clone()));
     tasks.spawn("reconciling", reconcile::run(scheduler.clone()));
+    tasks.spawn("scaling", scaling::run(scheduler.clone()));
     tasks.spawn("due", due::run(scheduler.clone()));
+    if let Some(listener) = scaler {
+        tasks.spawn("scaler", grpc::serve_scaler(scheduler.clone(), listener));
+    }
     tasks.spawn("api", grpc::serve(scheduler.clone(), listener));
     ready.set(true);
     let outcome = tasks.wait(deadline).await;

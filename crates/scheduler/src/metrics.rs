@@ -1,10 +1,13 @@
 use std::time::Duration;
 
+use model::PipelineName;
 use opentelemetry::{
     KeyValue, global,
     metrics::{Counter, Gauge, Histogram},
 };
 use store::{Run, RunState};
+
+use crate::scaling::{Stage, Waiting};
 
 /// What the scheduler counts. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -17,6 +20,11 @@ pub(crate) struct Metrics {
     quarantined: Counter<u64>,
     idle: Gauge<f64>,
     missing: Gauge<u64>,
+    backlog: Gauge<u64>,
+    backlog_bytes: Gauge<u64>,
+    backlog_age: Gauge<f64>,
+    stream_size: Gauge<u64>,
+    stream_limit: Gauge<u64>,
 }
 
 impl Metrics {
@@ -59,6 +67,35 @@ impl Metrics {
                 .u64_gauge("tributary_run_missing_records")
                 .with_description("Records not accounted for yet, by pipeline and target.")
                 .build(),
+            backlog: meter
+                .u64_gauge("tributary_backlog_messages")
+                .with_description(
+                    "Tasks or batches that wait or are in hand, by stage, pipeline, target, and by \
+                     whether a quota alone holds them up.",
+                )
+                .build(),
+            backlog_bytes: meter
+                .u64_gauge("tributary_backlog_size")
+                .with_unit("By")
+                .with_description("Size of the backlog, by stage, pipeline and target.")
+                .build(),
+            backlog_age: meter
+                .f64_gauge("tributary_backlog_age")
+                .with_unit("s")
+                .with_description(
+                    "Age of the oldest of the backlog, by stage, pipeline and target.",
+                )
+                .build(),
+            stream_size: meter
+                .u64_gauge("tributary_stream_size")
+                .with_unit("By")
+                .with_description("What a stream of the broker holds.")
+                .build(),
+            stream_limit: meter
+                .u64_gauge("tributary_stream_limit")
+                .with_unit("By")
+                .with_description("What a stream may hold; its writers wait when it is full.")
+                .build(),
         }
     }
 
@@ -96,6 +133,43 @@ impl Metrics {
             self.missing.record(target.missing, &labels);
         }
     }
+
+    pub(crate) fn waiting(&self, waiting: &Waiting) {
+        let Waiting { stage, pipeline, target, messages, bytes, age, is_held } = waiting;
+        let labels = lane(*stage, pipeline, target.as_ref());
+        let held = |held| [&labels[..], &[KeyValue::new("held", held)]].concat();
+        self.backlog.record(*messages, &held(*is_held));
+        self.backlog.record(0, &held(!is_held));
+        self.backlog_bytes.record(*bytes, &labels);
+        self.backlog_age.record(age.as_secs_f64(), &labels);
+    }
+
+    pub(crate) fn room(&self, room: &bus::Room) {
+        let labels = [KeyValue::new("stream", room.stream.to_string())];
+        self.stream_size.record(room.bytes, &labels);
+        self.stream_limit.record(room.max_bytes, &labels);
+    }
+
+    /// Tells that nothing waits in a lane any more.
+    pub(crate) fn drained(
+        &self,
+        stage: Stage,
+        pipeline: &PipelineName,
+        target: Option<&PipelineName>,
+    ) {
+        let (pipeline, target) = (pipeline.clone(), target.cloned());
+        let (messages, bytes, age, is_held) = (0, 0, Duration::ZERO, false);
+        self.waiting(&Waiting { stage, pipeline, target, messages, bytes, age, is_held });
+    }
+}
+
+fn lane(stage: Stage, pipeline: &PipelineName, target: Option<&PipelineName>) -> Vec<KeyValue> {
+    let target = target.map(ToString::to_string).unwrap_or_default();
+    vec![
+        KeyValue::new("stage", stage.as_str()),
+        KeyValue::new("pipeline", pipeline.to_string()),
+        KeyValue::new("target", target),
+    ]
 }
 
 fn pipeline(run: &Run) -> KeyValue {

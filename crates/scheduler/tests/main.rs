@@ -9,5 +9,6 @@ mod quarantine;
 mod quotas;
 mod replicas;
 mod runs;
+mod scaling;
 mod schedules;
 mod sweeps;

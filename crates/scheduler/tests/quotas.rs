@@ -9,9 +9,9 @@ use wire::control::{
 
 use crate::house::{House, Replica, SHOP, within};
 
-const QUOTAS: &str = "quotas:\n  mail: {limits: [2/min, 100/day]}\n";
+pub(crate) const QUOTAS: &str = "quotas:\n  mail: {limits: [2/min, 100/day]}\n";
 
-fn coupons() -> String {
+pub(crate) fn coupons() -> String {
     SHOP.replace(
         "  store: {sqlite: {path: store.db, table: orders}}",
         "  provider:\n    webhook:\n      url: \"https://mail.example/hooks\"\n      secrets: \
@@ -19,7 +19,7 @@ fn coupons() -> String {
     )
 }
 
-async fn apply(replica: &Replica, texts: &[&str]) -> (Vec<Change>, Vec<Problem>) {
+pub(crate) async fn apply(replica: &Replica, texts: &[&str]) -> (Vec<Change>, Vec<Problem>) {
     let source = |yaml: &&str| PipelineSource { file: "a.yaml".to_owned(), yaml: (*yaml).into() };
     let request = ApplyPipelinesRequest { pipelines: texts.iter().map(source).collect() };
     let answer = replica.pipelines().apply_pipelines(request).await.unwrap().into_inner();

@@ -1,6 +1,6 @@
 //! Two pools behind one type: the same statement text runs on both, with `$1` for arguments.
 
-use std::{fs::File, path::Path, str::FromStr, time::Duration};
+use std::{fs::File, path::Path, str::FromStr, sync::LazyLock, time::Duration};
 
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::{
@@ -17,8 +17,17 @@ use crate::{
     value::{Value, for_postgres, for_sqlite},
 };
 
-static POSTGRES_MIGRATIONS: Migrator = sqlx::migrate!("./migrations/postgres");
-static SQLITE_MIGRATIONS: Migrator = sqlx::migrate!("./migrations/sqlite");
+pub(crate) static POSTGRES_MIGRATIONS: LazyLock<Migrator> =
+    LazyLock::new(|| tolerant(sqlx::migrate!("./migrations/postgres")));
+pub(crate) static SQLITE_MIGRATIONS: LazyLock<Migrator> =
+    LazyLock::new(|| tolerant(sqlx::migrate!("./migrations/sqlite")));
+
+/// Lets the tables be those of a later version: while services are replaced one by one, earlier ones
+/// start again on tables that are migrated already. Migrations only add within a release.
+fn tolerant(mut migrations: Migrator) -> Migrator {
+    migrations.set_ignore_missing(true);
+    migrations
+}
 
 /// How long a connection may be waited for, and how long a writer waits for the others in SQLite.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -51,7 +60,7 @@ impl Pool {
     /// Connects and brings the tables up to date, one process after the other.
     pub(crate) async fn open(address: &SecretString, connections: u32) -> Result<Self, Error> {
         let address = address.expose_secret();
-        if address.starts_with("postgres://") || address.starts_with("postgresql://") {
+        if is_postgres(address) {
             let pool = PgPoolOptions::new()
                 .max_connections(connections)
                 .acquire_timeout(PATIENCE)
@@ -101,6 +110,10 @@ impl Pool {
             Self::Sqlite(pool) => pool.close().await,
         }
     }
+}
+
+pub(crate) fn is_postgres(address: &str) -> bool {
+    address.starts_with("postgres://") || address.starts_with("postgresql://")
 }
 
 /// SQLite has no lock that a migration could hold from its first look to its last change.

@@ -15,7 +15,8 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// When the database cannot be reached, or its tables come from a newer version.
+    /// When the database cannot be reached or changed. Tables that a later version has added to are
+    /// left as they are.
     pub async fn open(address: &SecretString, connections: u32) -> Result<Self, Error> {
         Ok(Self { pool: Pool::open(address, connections).await? })
     }

@@ -24,6 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub struct Nats {
     directory: tempfile::TempDir,
     sync_always: bool,
+    settings: String,
     port: u16,
     server: Option<Server>,
 }
@@ -44,7 +45,7 @@ impl Nats {
     /// When no nats-server is found, or it does not start.
     #[must_use]
     pub fn start() -> Self {
-        Self::start_with(false)
+        Self::start_with(false, "")
     }
 
     /// Starts a server that syncs its disk before it acknowledges, as production does.
@@ -54,12 +55,23 @@ impl Nats {
     /// When no nats-server is found, or it does not start.
     #[must_use]
     pub fn start_syncing() -> Self {
-        Self::start_with(true)
+        Self::start_with(true, "")
     }
 
-    fn start_with(sync_always: bool) -> Self {
+    /// Starts a server with further settings, as in its configuration file.
+    ///
+    /// # Panics
+    ///
+    /// When no nats-server is found, or it does not start.
+    #[must_use]
+    pub fn start_configured(settings: &str) -> Self {
+        Self::start_with(false, settings)
+    }
+
+    fn start_with(sync_always: bool, settings: &str) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory can be made");
-        let mut server = Self { directory, sync_always, port: ports::free_port(), server: None };
+        let (settings, port) = (settings.to_owned(), ports::free_port());
+        let mut server = Self { directory, sync_always, settings, port, server: None };
         server.restart();
         server
     }
@@ -129,9 +141,10 @@ impl Nats {
         let config = self.directory.path().join("nats.conf");
         let sync = if self.sync_always { "always" } else { "2m" };
         let text = format!(
-            "host: \"127.0.0.1\"\nport: {}\njetstream {{\n  store_dir: {:?}\n  sync_interval: {sync}\n}}\n",
+            "host: \"127.0.0.1\"\nport: {}\njetstream {{\n  store_dir: {:?}\n  sync_interval: {sync}\n}}\n{}\n",
             self.port,
             self.store(),
+            self.settings,
         );
         std::fs::write(&config, text).expect("the temporary directory is writable");
         // It dies with us, however we end.

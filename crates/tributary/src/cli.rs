@@ -1,6 +1,6 @@
 //! All commands and options.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use chrono::{DateTime, Utc};
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -91,6 +91,16 @@ pub(crate) enum Command {
     Transformer(Service),
     /// Run a loader: writes to targets.
     Loader(Service),
+    /// Create or migrate the tables of the control plane and the streams of the broker, and end.
+    ///
+    /// Takes the settings of the scheduler. Repeating it changes nothing, and services may run
+    /// meanwhile.
+    Prepare(Prepare),
+    /// Check settings, broker, streams, database, clocks and certificates, and tell how to mend what
+    /// is wrong.
+    ///
+    /// Takes the settings of the scheduler and changes nothing. Ends with 1 if there is a problem.
+    Doctor(Service),
     /// Store pipelines, quotas and connections, all or none; what has not changed keeps its revision.
     Apply(Files),
     /// Tell what applying would change, also in the targets, and change nothing.
@@ -158,6 +168,15 @@ pub(crate) struct Service {
     /// Settings in YAML. The environment goes over it (such as TRIBUTARY_LOADER__BUS__PREFIX).
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Prepare {
+    #[command(flatten)]
+    pub(crate) service: Service,
+    /// How long broker and database are waited for.
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = runtime::config::parse_duration)]
+    pub(crate) patience: Duration,
 }
 
 #[derive(Debug, Args)]

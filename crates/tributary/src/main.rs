@@ -2,8 +2,10 @@
 
 mod cli;
 mod client;
+mod doctor;
 mod failure;
 mod output;
+mod prepare;
 mod service;
 mod up;
 
@@ -37,6 +39,8 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Extractor(options) => service::extractor(options).await,
         Command::Transformer(options) => service::transformer(options).await,
         Command::Loader(options) => service::loader(options).await,
+        Command::Prepare(options) => prepare::run(options).await,
+        Command::Doctor(options) => doctor::run(options, cli.global.output).await,
         Command::Completions { shell } => output::completions(shell),
         command => client::run(command, &cli.global).await,
     }

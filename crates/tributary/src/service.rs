@@ -85,7 +85,8 @@ where
     Ok(outcome?)
 }
 
-fn settings<C: DeserializeOwned>(
+/// Reads the settings of a service: its file, and the environment over it.
+pub(crate) fn settings<C: DeserializeOwned>(
     service: &str,
     file: Option<&Path>,
     environment: &Environment,

@@ -68,3 +68,8 @@ contract!(
     ingest,
     "tributary.ingest.v1"
 );
+contract!(
+    /// `externalscaler`: how KEDA asks how much work waits.
+    scaler,
+    "externalscaler"
+);

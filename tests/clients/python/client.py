@@ -1,12 +1,13 @@
 """A round through the API with a client that protoc generated.
 
-Asks for health and reflection, stores a pipeline, lists pipelines, runs it, watches the run to its
+Asks for health and reflection, asks what KEDA asks of an external scaler, stores a pipeline, lists pipelines, runs it, watches the run to its
 end and lists its quarantine. Ends with 0 when the run succeeded with balanced books.
 """
 
 import sys
 
 import grpc
+from externalscaler import externalscaler_pb2, externalscaler_pb2_grpc
 from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
@@ -21,8 +22,10 @@ from tributary.control.v1 import (
     run_pb2_grpc,
 )
 
+PIPELINES = "tributary.control.v1.PipelineService"
 SERVICES = [
-    "tributary.control.v1.PipelineService",
+    "externalscaler.ExternalScaler",
+    PIPELINES,
     "tributary.control.v1.QuarantineService",
     "tributary.control.v1.RunService",
 ]
@@ -40,10 +43,10 @@ def check_reflection(channel):
     database = ProtoReflectionDescriptorDatabase(channel)
     missing = set(SERVICES) - set(database.get_services())
     assert not missing, f"reflection does not know {missing}"
-    described = DescriptorPool(database).FindServiceByName(SERVICES[0])
+    described = DescriptorPool(database).FindServiceByName(PIPELINES)
     methods = [method.name for method in described.methods]
     assert "ApplyPipelines" in methods, methods
-    print(f"reflection: {SERVICES[0]} has {len(methods)} methods")
+    print(f"reflection: {PIPELINES} has {len(methods)} methods")
 
 
 def apply(channel, file):
@@ -69,6 +72,34 @@ def refuses_what_is_not_there(channel):
         assert error.code() == grpc.StatusCode.NOT_FOUND, error
         return
     raise AssertionError("a pipeline that is not there was found")
+
+
+def asks_as_keda_does(channel):
+    scaler = externalscaler_pb2_grpc.ExternalScalerStub(channel)
+    metadata = {"scalerAddress": "scheduler:7000", "stage": "loader", "backlog": "8", "age": "60"}
+    loader = externalscaler_pb2.ScaledObjectRef(
+        name="loader", namespace="tributary", scalerMetadata=metadata
+    )
+    specs = scaler.GetMetricSpec(loader, timeout=10).metricSpecs
+    targets = {spec.metricName: (spec.targetSize, spec.targetSizeFloat) for spec in specs}
+    assert targets == {"tributary-loader-backlog": (8, 8.0), "tributary-loader-age": (60, 60.0)}
+    for metric in targets:
+        request = externalscaler_pb2.GetMetricsRequest(scaledObjectRef=loader, metricName=metric)
+        (value,) = scaler.GetMetrics(request, timeout=10).metricValues
+        # Nothing was pushed or run yet.
+        assert (value.metricName, value.metricValue, value.metricValueFloat) == (metric, 0, 0.0)
+    assert not scaler.IsActive(loader, timeout=10).result
+    changes = scaler.StreamIsActive(loader, timeout=10)
+    assert not next(changes).result
+    changes.cancel()
+    try:
+        scaler.IsActive(externalscaler_pb2.ScaledObjectRef(name="loader"), timeout=10)
+    except grpc.RpcError as error:
+        assert error.code() == grpc.StatusCode.INVALID_ARGUMENT, error
+        assert "stage" in error.details(), error
+    else:
+        raise AssertionError("a trigger without a stage was taken")
+    print(f"scaler: {', '.join(targets)}")
 
 
 def run(channel, name):
@@ -109,6 +140,7 @@ def main():
         check_health(channel)
         check_reflection(channel)
         refuses_what_is_not_there(channel)
+        asks_as_keda_does(channel)
         name = apply(channel, file)
         finished = run(channel, name)
         list_quarantine(channel, finished)

@@ -24,7 +24,7 @@ rm -rf "$tools/generated"
 mkdir "$tools/generated"
 (
     cd "$root/proto"
-    find tributary -name '*.proto' -print0 | xargs -0 "$tools/venv/bin/python" -m grpc_tools.protoc \
+    find externalscaler tributary -name '*.proto' -print0 | xargs -0 "$tools/venv/bin/python" -m grpc_tools.protoc \
         --proto_path=. --python_out="$tools/generated" --grpc_python_out="$tools/generated"
 )
 PYTHONPATH=$tools/generated exec "$tools/venv/bin/python" "$here/client.py" "$@"

@@ -88,7 +88,7 @@ impl Role {
 }
 
 /// What each method needs. A method that is not here cannot be called.
-const METHODS: [(&str, Permission); 32] = {
+const METHODS: [(&str, Permission); 36] = {
     use Permission::{Administer, Anybody, Contents, Edit, Operate, View};
     [
         ("tributary.control.v1.PipelineService/ApplyPipelines", Edit),
@@ -118,6 +118,10 @@ const METHODS: [(&str, Permission); 32] = {
         ("tributary.control.v1.AccessService/RevokeToken", Administer),
         ("tributary.control.v1.AccessService/ListAudit", Administer),
         ("tributary.control.v1.AccessService/VerifyAudit", Administer),
+        ("externalscaler.ExternalScaler/IsActive", View),
+        ("externalscaler.ExternalScaler/StreamIsActive", View),
+        ("externalscaler.ExternalScaler/GetMetricSpec", View),
+        ("externalscaler.ExternalScaler/GetMetrics", View),
         ("grpc.health.v1.Health/Check", Anybody),
         ("grpc.health.v1.Health/Watch", Anybody),
         ("grpc.health.v1.Health/List", Anybody),

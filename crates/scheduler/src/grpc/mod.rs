@@ -18,10 +18,12 @@ use wire::control::{
     quarantine_service_server::QuarantineServiceServer, quota_service_server::QuotaServiceServer,
     run_service_server::RunServiceServer,
 };
+use wire::scaler::external_scaler_server::ExternalScalerServer;
 
 use crate::{
     access::{Access, GuardLayer},
     core::Scheduler,
+    scaling::Scaler,
 };
 
 /// A message holds at most so many bytes: many pipelines at once, or one large record.
@@ -38,6 +40,7 @@ pub(crate) async fn serve(scheduler: Scheduler, listener: TcpListener) -> anyhow
     let quotas = QuotaServiceServer::new(quotas::Quotas(scheduler.clone()));
     let deliveries = DeliveryServiceServer::new(deliveries::Deliveries(scheduler.clone()));
     let access = AccessServiceServer::new(access::AccessApi(scheduler.clone()));
+    let scaler = ExternalScalerServer::new(Scaler(scheduler.clone()));
 
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<PipelineServiceServer<pipelines::Pipelines>>().await;
@@ -47,6 +50,7 @@ pub(crate) async fn serve(scheduler: Scheduler, listener: TcpListener) -> anyhow
     health.set_serving::<QuotaServiceServer<quotas::Quotas>>().await;
     health.set_serving::<DeliveryServiceServer<deliveries::Deliveries>>().await;
     health.set_serving::<AccessServiceServer<access::AccessApi>>().await;
+    health.set_serving::<ExternalScalerServer<Scaler>>().await;
 
     // Two versions of reflection are in use.
     let reflection = || {
@@ -74,10 +78,28 @@ pub(crate) async fn serve(scheduler: Scheduler, listener: TcpListener) -> anyhow
         .add_service(quotas)
         .add_service(deliveries)
         .add_service(access)
+        .add_service(scaler)
         .serve_with_incoming_shutdown(
             TcpIncoming::from(listener),
             scheduler.shutdown().clone().cancelled_owned(),
         )
         .await
         .context("the control API failed")
+}
+
+/// Serves what KEDA asks, and nothing else, without tokens, which KEDA cannot send.
+pub(crate) async fn serve_scaler(
+    scheduler: Scheduler,
+    listener: TcpListener,
+) -> anyhow::Result<()> {
+    let address = listener.local_addr().context("the listener has no address")?;
+    tracing::info!(%address, "the scaler for KEDA listens");
+    Server::builder()
+        .add_service(ExternalScalerServer::new(Scaler(scheduler.clone())))
+        .serve_with_incoming_shutdown(
+            TcpIncoming::from(listener),
+            scheduler.shutdown().clone().cancelled_owned(),
+        )
+        .await
+        .context("the scaler for KEDA failed")
 }

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "what a test does not expect ends it")]
 
 mod client;
+mod doctor;
 mod fake;
 mod process;
 mod up;

@@ -1,0 +1,9 @@
+//! How much work waits, by stage: what an autoscaler goes by.
+
+mod demand;
+mod grpc;
+mod survey;
+
+pub(crate) use demand::Stage;
+pub(crate) use grpc::Scaler;
+pub(crate) use survey::{Survey, Waiting, run};

@@ -1,0 +1,176 @@
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
+
+use bus::{Lane, Queue, QuotaUse, TaskKind};
+use model::PipelineName;
+use spec::Pipeline;
+use tokio::sync::Mutex;
+
+use super::demand::Stage;
+use crate::{core::Scheduler, error::Error};
+
+/// How long a survey is good for. Several autoscalers ask at the same time, each for several metrics.
+const FRESH: Duration = Duration::from_secs(2);
+
+/// How often the metrics are told.
+const INTERVAL: Duration = Duration::from_secs(10);
+
+/// What waits for one stage in one lane.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Waiting {
+    pub(crate) stage: Stage,
+    pub(crate) pipeline: PipelineName,
+    /// Of the loader only.
+    pub(crate) target: Option<PipelineName>,
+    /// Tasks or batches, those in hand included.
+    pub(crate) messages: u64,
+    pub(crate) bytes: u64,
+    /// Age of the oldest.
+    pub(crate) age: Duration,
+    /// Whether nothing but a quota holds it up: another replica would only wait with the others.
+    pub(crate) is_held: bool,
+}
+
+/// The last survey, for all who ask. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Survey {
+    last: Arc<Mutex<Option<Taken>>>,
+}
+
+/// When a survey was taken, and what was found.
+type Taken = (Instant, Arc<[Waiting]>);
+
+impl Survey {
+    /// Returns what waits, as it was at most two seconds ago.
+    pub(crate) async fn waiting(&self, scheduler: &Scheduler) -> Result<Arc<[Waiting]>, Error> {
+        // Whoever comes meanwhile waits for the same survey.
+        let mut last = self.last.lock().await;
+        if let Some((at, known)) = &*last
+            && at.elapsed() < FRESH
+        {
+            return Ok(Arc::clone(known));
+        }
+        let found: Arc<[Waiting]> = look(scheduler).await?.into();
+        *last = Some((Instant::now(), Arc::clone(&found)));
+        Ok(found)
+    }
+}
+
+/// Tells the metrics of what waits until shutdown.
+pub(crate) async fn run(scheduler: Scheduler) -> anyhow::Result<()> {
+    let mut timer = tokio::time::interval(INTERVAL);
+    let mut told: Vec<(Stage, PipelineName, Option<PipelineName>)> = Vec::new();
+    loop {
+        tokio::select! {
+            () = scheduler.shutdown().cancelled() => return Ok(()),
+            _ = timer.tick() => {}
+        }
+        let waiting = match scheduler.survey().waiting(&scheduler).await {
+            Ok(waiting) => waiting,
+            Err(error) => {
+                tracing::debug!(error = &error as &dyn std::error::Error, "what waits is unknown");
+                continue;
+            }
+        };
+        // What waits no more is told once as zero; a gauge keeps its last value otherwise.
+        let lane = |lane: &Waiting| (lane.stage, lane.pipeline.clone(), lane.target.clone());
+        let now: Vec<_> = waiting.iter().map(lane).collect();
+        for (stage, pipeline, target) in told.iter().filter(|lane| !now.contains(lane)) {
+            scheduler.metrics().drained(*stage, pipeline, target.as_ref());
+        }
+        for waiting in &*waiting {
+            scheduler.metrics().waiting(waiting);
+        }
+        if let Ok(rooms) = scheduler.bus().rooms().await {
+            rooms.iter().for_each(|room| scheduler.metrics().room(room));
+        }
+        told = now;
+    }
+}
+
+async fn look(scheduler: &Scheduler) -> Result<Vec<Waiting>, Error> {
+    let lanes = scheduler.bus().lanes().await?;
+    let now = SystemTime::from(scheduler.now());
+    let mut waiting: Vec<Waiting> = Vec::new();
+    for lane in lanes {
+        let found = waiting_of(lane, now);
+        let same = |known: &&mut Waiting| {
+            (known.stage, &known.pipeline, &known.target)
+                == (found.stage, &found.pipeline, &found.target)
+        };
+        // Kinds of tasks are one lane here.
+        match waiting.iter_mut().find(same) {
+            Some(known) => {
+                known.messages += found.messages;
+                known.bytes += found.bytes;
+                known.age = known.age.max(found.age);
+            }
+            None => waiting.push(found),
+        }
+    }
+    hold(scheduler, &mut waiting).await?;
+    Ok(waiting)
+}
+
+fn waiting_of(lane: Lane, now: SystemTime) -> Waiting {
+    let Lane { queue, messages, bytes, oldest } = lane;
+    let (stage, pipeline, target) = match queue {
+        Queue::Tasks { kind: TaskKind::Sweep, pipeline } => (Stage::Loader, pipeline, None),
+        Queue::Tasks { pipeline, .. } => (Stage::Extractor, pipeline, None),
+        Queue::Raw { pipeline } => (Stage::Transformer, pipeline, None),
+        Queue::Ready { pipeline, target } => (Stage::Loader, pipeline, Some(target)),
+        Queue::Quarantine | Queue::Ledger => {
+            unreachable!("the bus tells of lanes of tasks and batches only")
+        }
+    };
+    let age = oldest.and_then(|oldest| now.duration_since(oldest).ok()).unwrap_or_default();
+    Waiting { stage, pipeline, target, messages, bytes, age, is_held: false }
+}
+
+/// Marks the lanes that nothing but a quota holds up.
+async fn hold(scheduler: &Scheduler, waiting: &mut [Waiting]) -> Result<(), Error> {
+    if waiting.is_empty() {
+        return Ok(());
+    }
+    let mut uses: HashMap<PipelineName, Option<QuotaUse>> = HashMap::new();
+    let mut pipelines = HashMap::new();
+    for stored in scheduler.store().pipelines().await? {
+        if waiting.iter().any(|lane| lane.pipeline == stored.revision.name) {
+            pipelines.insert(stored.revision.name.clone(), scheduler.parsed(&stored.revision)?);
+        }
+    }
+    let now_micros = scheduler.now().timestamp_micros();
+    for lane in waiting {
+        let Some(quota) = pipelines.get(&lane.pipeline).and_then(|pipeline| quota(pipeline, lane))
+        else {
+            continue;
+        };
+        if !uses.contains_key(quota) {
+            let found = scheduler.bus().quota_use(quota.as_str(), now_micros).await?;
+            uses.insert(quota.clone(), found);
+        }
+        let used = uses.get(quota).and_then(Option::as_ref);
+        lane.is_held = used.is_some_and(|used| is_spent(used, &lane.pipeline));
+    }
+    Ok(())
+}
+
+/// The quota that the work of a lane needs.
+fn quota<'a>(pipeline: &'a Pipeline, lane: &Waiting) -> Option<&'a PipelineName> {
+    let key = match (lane.stage, &lane.target) {
+        (Stage::Extractor, _) => "source.".to_owned(),
+        (Stage::Loader, Some(target)) => format!("targets.{target}."),
+        (Stage::Loader | Stage::Transformer, _) => return None,
+    };
+    let quotas = pipeline.quotas().into_iter();
+    quotas.filter(|(_, place)| place.starts_with(&key)).map(|(name, _)| name).next()
+}
+
+/// Tells whether calls of the pipeline wait because none may be made at this moment.
+fn is_spent(used: &QuotaUse, pipeline: &PipelineName) -> bool {
+    let waits = used.waiting.get(pipeline.as_str()).is_some_and(|calls| *calls > 0);
+    used.paused.is_some() || used.left == Some(0) || waits
+}

@@ -1,0 +1,212 @@
+//! When certificates end: those of the authority in the settings, and those that the brokers show.
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use anyhow::{Context, anyhow, bail};
+use rustls::{
+    ClientConfig, RootCertStore,
+    pki_types::{CertificateDer, ServerName, pem::PemObject},
+};
+use tokio::{io::AsyncReadExt, net::TcpStream};
+use tokio_rustls::TlsConnector;
+
+use super::finding::{Finding, Findings};
+
+const CERTIFICATES: &str = "certificates";
+
+/// How long before its end a certificate is told.
+const SOON: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// How long a server may take to show its certificate.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// First line of a server, at most.
+const GREETING: usize = 64 * 1024;
+
+pub(super) async fn check(config: &bus::Config, findings: &mut Findings) {
+    let Some(file) = &config.tls_ca else { return };
+    let place = file.display();
+    let read = CertificateDer::pem_file_iter(file).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+    let authorities = match read {
+        Ok(authorities) if !authorities.is_empty() => authorities,
+        Ok(_) => {
+            let what = format!("{place} holds no certificate");
+            findings.add(Finding::problem(CERTIFICATES, what, "put PEM certificates into it"));
+            return;
+        }
+        Err(error) => {
+            let what = format!("{place} cannot be read: {error}");
+            let mend = "see that `bus.tls_ca` names a file with PEM certificates";
+            findings.add(Finding::problem(CERTIFICATES, what, mend));
+            return;
+        }
+    };
+    let now = SystemTime::now();
+    for authority in &authorities {
+        findings.add(judge(&format!("the authority in {place}"), authority, now));
+    }
+    let connector = connector(&authorities);
+    for server in &config.servers {
+        let shown = tokio::time::timeout(PATIENCE, shown(server, &connector)).await;
+        match shown.unwrap_or_else(|_| Err(anyhow!("it has not answered in 10 seconds"))) {
+            Ok((host, certificate)) => findings.add(judge(&host, &certificate, now)),
+            Err(error) => {
+                let mend = "see that the server speaks TLS with a certificate of the authority in \
+                            `bus.tls_ca` that names this host and has not ended";
+                findings.add(Finding::problem(CERTIFICATES, format!("{error:#}"), mend));
+            }
+        }
+    }
+}
+
+fn connector(authorities: &[CertificateDer<'static>]) -> TlsConnector {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(authorities.iter().cloned());
+    let config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+    TlsConnector::from(Arc::new(config))
+}
+
+/// Connects as a client of NATS does: the server greets, then both speak TLS.
+async fn shown(
+    server: &str,
+    connector: &TlsConnector,
+) -> anyhow::Result<(String, CertificateDer<'static>)> {
+    let rest = server.split_once("://").map_or(server, |(_, rest)| rest);
+    let rest = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
+    let (host, port) = rest.rsplit_once(':').unwrap_or((rest, "4222"));
+    let host = host.trim_matches(['[', ']']);
+    let port: u16 = port.parse().with_context(|| format!("the port of {rest} is no number"))?;
+    let name = ServerName::try_from(host.to_owned())
+        .with_context(|| format!("{host} is no name of a host"))?;
+    let stream = TcpStream::connect((host, port)).await;
+    let mut stream = stream.with_context(|| format!("{host}:{port} cannot be reached"))?;
+    let mut read = 0;
+    while stream.read_u8().await.with_context(|| format!("{host}:{port} does not greet"))? != b'\n'
+    {
+        read += 1;
+        if read > GREETING {
+            bail!("{host}:{port} does not greet as a NATS server does");
+        }
+    }
+    let stream = connector.connect(name, stream).await;
+    let stream =
+        stream.with_context(|| format!("{host}:{port} shows no certificate that holds"))?;
+    let shown = stream.get_ref().1.peer_certificates().and_then(|all| all.first());
+    let shown = shown.ok_or_else(|| anyhow!("{host}:{port} shows no certificate"))?;
+    Ok((format!("{host}:{port}"), shown.clone().into_owned()))
+}
+
+fn judge(whose: &str, certificate: &CertificateDer<'_>, now: SystemTime) -> Finding {
+    let Some(end) = not_after(certificate) else {
+        let what = format!("the certificate of {whose} cannot be read");
+        return Finding::problem(CERTIFICATES, what, "have it issued again");
+    };
+    let date = chrono::DateTime::<chrono::Utc>::from(end).format("%Y-%m-%d");
+    let mend = "have a new one issued and put it in place; services have to be started again";
+    match end.duration_since(now) {
+        Err(_) => {
+            let what = format!("the certificate of {whose} has ended on {date}");
+            Finding::problem(CERTIFICATES, what, mend)
+        }
+        Ok(left) if left < SOON => {
+            let days = left.as_secs() / 86_400;
+            let what = format!("the certificate of {whose} ends on {date}, in {days} days");
+            Finding::warning(CERTIFICATES, what, mend)
+        }
+        Ok(_) => {
+            Finding::good(CERTIFICATES, format!("the certificate of {whose} holds until {date}"))
+        }
+    }
+}
+
+/// The end of a certificate: RFC 5280, section 4.1, `tbsCertificate.validity.notAfter`.
+fn not_after(certificate: &[u8]) -> Option<SystemTime> {
+    const INTEGER: u8 = 0x02;
+    const UTC_TIME: u8 = 0x17;
+    const SEQUENCE: u8 = 0x30;
+    const VERSION: u8 = 0xa0;
+    let (_, certificate, _) = element(certificate)?;
+    let (_, mut fields, _) = element(certificate)?;
+    if fields.first() == Some(&VERSION) {
+        fields = element(fields)?.2;
+    }
+    // Serial number, algorithm, issuer.
+    for wanted in [INTEGER, SEQUENCE, SEQUENCE] {
+        let (tag, _, rest) = element(fields)?;
+        fields = (tag == wanted).then_some(rest)?;
+    }
+    let (_, validity, _) = element(fields)?;
+    let (_, _, rest) = element(validity)?;
+    let (tag, text, _) = element(rest)?;
+    let text = std::str::from_utf8(text).ok()?;
+    let text = match tag {
+        // Two digits of the year, up to 2049.
+        UTC_TIME if text < "5" => format!("20{text}"),
+        UTC_TIME => format!("19{text}"),
+        _ => text.to_owned(),
+    };
+    let end = chrono::NaiveDateTime::parse_from_str(&text, "%Y%m%d%H%M%SZ").ok()?;
+    Some(end.and_utc().into())
+}
+
+/// Splits the first element of DER into its tag, its contents, and what comes after it.
+fn element(der: &[u8]) -> Option<(u8, &[u8], &[u8])> {
+    let (&tag, rest) = der.split_first()?;
+    let (&first, rest) = rest.split_first()?;
+    let (length, rest) = if first < 0x80 {
+        (usize::from(first), rest)
+    } else {
+        let (bytes, rest) = rest.split_at_checked(usize::from(first & 0x7f))?;
+        if bytes.len() > 4 {
+            return None;
+        }
+        (bytes.iter().fold(0, |length, byte| length << 8 | usize::from(*byte)), rest)
+    };
+    let (contents, rest) = rest.split_at_checked(length)?;
+    Some((tag, contents, rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// It holds until 2036-11-21 03:44:22.
+    const PEM: &str = "\
+-----BEGIN CERTIFICATE-----
+MIIBbTCCAROgAwIBAgIUQ7IUCtU3j0QjKoE4S+0yPkt7OH8wCgYIKoZIzj0EAwIw
+DDEKMAgGA1UEAwwBeDAeFw0yNjExMjQwMzQ0MjJaFw0zNjExMjEwMzQ0MjJaMAwx
+CjAIBgNVBAMMAXgwWTATBgcqhkjOPQIBBggqhkjOPQMBBwNCAAQqPpF2pbscsMUD
+VDEp7xrwipmf+Q4uWTafhEG93oNEMFhcVRRZ/cptlCrpIlwISW+NoDX6KU1+ywsQ
+KiZmR9UVo1MwUTAdBgNVHQ4EFgQUAackz31atbTqxKiDzY+Ir8YEfy4wHwYDVR0j
+BBgwFoAUAackz31atbTqxKiDzY+Ir8YEfy4wDwYDVR0TAQH/BAUwAwEB/zAKBggq
+hkjOPQQDAgNIADBFAiAwKSl01sr1couO/LTVusLDTsbg5xK3YiZC2bUW6et37AIh
+AOpUcAg2GquhfGeD8gA9bgDYi8CUqJtXLSRN33MOpX84
+-----END CERTIFICATE-----
+";
+
+    #[test]
+    fn a_certificate_is_judged_by_its_end() {
+        let certificate = CertificateDer::from_pem_slice(PEM.as_bytes()).unwrap();
+        let end = SystemTime::UNIX_EPOCH + Duration::from_secs(2_110_851_862);
+        assert_eq!(not_after(&certificate), Some(end));
+        let days = |days: u64| Duration::from_secs(days * 86_400);
+        let level = |now| {
+            let mut findings = Findings::default();
+            findings.add(judge("it", &certificate, now));
+            findings.json()["findings"][0]["level"].clone()
+        };
+        assert_eq!(level(end - days(31)), "ok");
+        assert_eq!(level(end - days(29)), "warning");
+        assert_eq!(level(end + days(1)), "problem");
+    }
+
+    #[test]
+    fn what_is_no_certificate_has_no_end() {
+        for bytes in [&b""[..], b"0", b"\x30\x84\xff\xff\xff\xff", b"\x30\x03\x30\x01\x02"] {
+            assert_eq!(not_after(bytes), None);
+        }
+    }
+}
