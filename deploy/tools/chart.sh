@@ -27,6 +27,10 @@ with open(sys.argv[2], "wb") as program:
 PYTHON
 chmod +x "$venv/bin/helm"
 
+npm install --silent --no-package-lock --no-audit --no-fund --ignore-scripts --prefix "$venv" \
+    @kubernetes-models/keda@0.4.2 @kubernetes-models/gateway-api@2.0.0 \
+    @kubernetes-models/prometheus-operator@6.0.0
+
 if ! cp "$(command -v promtool || echo /none)" "$venv/bin/promtool" 2>/dev/null; then
     package=$(mktemp -d)
     trap 'rm -rf "$package"' EXIT

@@ -4,10 +4,11 @@
     check.py HELM BIN [--update]
 
 HELM is the program; BIN is the folder with kubernetes-validate, checkov, hadolint and, as far as it
-could be had, promtool. --update writes the rendered snapshots anew. Runs from the root of the tree.
+could be had, promtool; node_modules with the schemas of operators is beside it. --update writes the rendered snapshots anew. Runs from the root of the tree.
 """
 
 import json
+import re
 import subprocess
 import sys
 import tempfile
@@ -27,7 +28,18 @@ REFUSALS = [
     (["services.lodaer.replicas=1"], "lodaer"),
     (["image.digest=sha256:1"], "/image/digest"),
     (["trial.enabled=true"], "profile: trial"),
+    (["push.webhooks.ingress.enabled=true"], "push.webhooks.enabled"),
+    (["push.webhooks.enabled=true", "push.webhooks.ingress.enabled=true"], "ingress.host"),
+    (["push.webhooks.enabled=true", "push.webhooks.gateway.enabled=true"], "gateway.parents"),
+    (["push.webhooks.trustedProxies={everybody}"], "/push/webhooks/trustedProxies/0"),
+    (["services.loader.autoscaling.by=luck"], "/services/loader/autoscaling/by"),
+    (["services.scheduler.autoscaling.by=backlog"], "/services/scheduler/autoscaling"),
+    (["services.loader.autoscaling.min=20"], "services.loader.autoscaling.min"),
+    (["prepare.deadline=1"], "/prepare/deadline"),
     (["profile=production"], "nats.ca.secret"),
+    (["profile=production", "push.webhooks.enabled=true"], "push.webhooks.from"),
+    (["profile=production", "push.webhooks.enabled=true", "push.webhooks.ingress.enabled=true",
+      "push.webhooks.ingress.host=a.example"], "push.webhooks.ingress.tlsSecret"),
     (["profile=production", "nats.replicas=1"], "nats.replicas"),
     (["profile=production", "nats.ca.secret=x"], "nats.credentials.secret"),
     (["profile=production", "nats.ca.secret=x", "nats.credentials.secret=x"], "image.digest"),
@@ -43,7 +55,7 @@ ACCEPTED = {
     "CKV_K8S_43": "only `profile: production` asks for a digest, and then refuses a tag",
 }
 # Kinds that come with operators, whose schemas are not those of Kubernetes.
-FOREIGN = {"PodMonitor", "PrometheusRule"}
+FOREIGN = {"PodMonitor", "PrometheusRule", "ScaledObject", "HTTPRoute"}
 
 failures = []
 
@@ -55,8 +67,8 @@ def check(name, passed, said=""):
         print(said)
 
 
-def run(*command):
-    done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
+def run(*command, stdin=None):
+    done = subprocess.run([str(part) for part in command], input=stdin, capture_output=True, text=True)
     return done.returncode, done.stdout, done.stderr
 
 
@@ -77,6 +89,10 @@ def check_values(helm, tools, values, folder, update):
     known.write_text(yaml.safe_dump_all(d for d in documents if d["kind"] not in FOREIGN))
     code, out, errors = run(tools / "kubernetes-validate", "--strict", known)
     check(f"{name}: fits the schemas of Kubernetes", code == 0, out + errors)
+    foreign = json.dumps([d for d in documents if d["kind"] in FOREIGN])
+    modules = tools.parent.resolve() / "node_modules"
+    code, out, errors = run("node", "tests/chart/foreign.mjs", modules, stdin=foreign)
+    check(f"{name}: fits the schemas of operators", code == 0 and not out, out + errors)
     code, out, errors = run(
         tools / "checkov", "--quiet", "--compact", "--skip-download", "--framework", "kubernetes",
         "--output", "json", "--skip-check", ",".join(ACCEPTED), "--file", known)
@@ -112,6 +128,19 @@ def check_rules(tools, folder):
     check("compose: promtool check", code == 0, out + errors)
 
 
+def check_metrics():
+    """Dashboards and alerts ask for what the services tell: names as OpenTelemetry has them, with the
+    endings that Prometheus gives them for unit and kind."""
+    told = set(re.findall(r'"(tributary_\w+)"', "".join(
+        file.read_text() for file in Path("crates").glob("*/src/**/*.rs"))))
+    for file in [CHART / "files/alerts.yaml", *sorted((CHART / "files/dashboards").glob("*.json"))]:
+        asked = set(re.findall(r"\btributary_\w+", file.read_text()))
+        ending = r"(_seconds|_bytes)?(_total|_bucket|_sum|_count)?$"
+        missing = {name for name in asked
+                   if name not in told and re.sub(ending, "", name) not in told}
+        check(f"{file.name}: asks for metrics that there are", asked and not missing, missing)
+
+
 def main(helm, tools, update):
     with tempfile.TemporaryDirectory() as folder:
         for values in sorted((CHART / "ci").glob("*.yaml")):
@@ -122,6 +151,7 @@ def main(helm, tools, update):
             code, _, errors = render(helm, "--values", CHART / "ci/default.yaml", *arguments)
             check(f"refuses {' '.join(settings)}", code != 0 and named in errors, errors)
         check_rules(tools, Path(folder))
+    check_metrics()
     for dashboard in sorted((CHART / "files/dashboards").glob("*.json")):
         panels = json.loads(dashboard.read_text())["panels"]
         check(f"dashboard {dashboard.stem}", all(panel["targets"] for panel in panels))

@@ -34,7 +34,19 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- end }}
 {{- if and .Values.trial.enabled (ne .Values.profile "trial") }}{{ fail "trial.enabled needs profile: trial, because its servers keep one copy only" }}{{ end }}
 {{- if and .Values.pipelines.files .Values.pipelines.configMap }}{{ fail "pipelines.files and pipelines.configMap are both set: keep one of them" }}{{ end }}
+{{- with .Values.push.webhooks }}
+{{- if and (or .ingress.enabled .gateway.enabled) (not .enabled) }}{{ fail "push.webhooks.ingress or gateway is enabled, and push.webhooks.enabled is not: enable both" }}{{ end }}
+{{- if and .ingress.enabled (not .ingress.host) }}{{ fail "push.webhooks.ingress.host is empty: name the host that senders call" }}{{ end }}
+{{- if and .gateway.enabled (not .gateway.parents) }}{{ fail "push.webhooks.gateway.parents is empty: name the Gateway, as in an HTTPRoute's parentRefs" }}{{ end }}
+{{- end }}
+{{- range $name, $service := .Values.services }}
+{{- if gt (int $service.autoscaling.min) (int $service.autoscaling.max) }}{{ fail (printf "services.%s.autoscaling.min is above max: swap them" $name) }}{{ end }}
+{{- end }}
 {{- if eq .Values.profile "production" }}
+{{- with .Values.push.webhooks }}
+{{- if and .ingress.enabled (not .ingress.tlsSecret) }}{{ fail "profile: production needs push.webhooks.ingress.tlsSecret, because webhooks carry personal data" }}{{ end }}
+{{- if and .enabled $.Values.networkPolicy.enabled (not .from) }}{{ fail "profile: production needs push.webhooks.from: say where the Ingress controller or the Gateway runs" }}{{ end }}
+{{- end }}
 {{- if lt (int .Values.nats.replicas) 3 }}{{ fail "profile: production needs nats.replicas of 3 or more, so that the loss of one server loses nothing" }}{{ end }}
 {{- if not .Values.nats.ca.secret }}{{ fail "profile: production needs nats.ca.secret, which turns TLS to the brokers on" }}{{ end }}
 {{- if not .Values.nats.credentials.secret }}{{ fail "profile: production needs nats.credentials.secret, so that the brokers know who calls" }}{{ end }}
@@ -202,7 +214,34 @@ spec:
       {{- include "tributary.selector" $root | nindent 6 }}
       app.kubernetes.io/component: {{ $name }}
 {{- end }}
-{{- if $service.autoscaling.enabled }}
+{{- if and $service.autoscaling.enabled (eq ($service.autoscaling.by | default "cpu") "backlog") }}
+---
+apiVersion: keda.sh/v1alpha1
+kind: ScaledObject
+metadata:
+  name: {{ $full }}
+  namespace: {{ $root.Release.Namespace }}
+  labels:
+    {{- include "tributary.labels" $root | nindent 4 }}
+    app.kubernetes.io/component: {{ $name }}
+spec:
+  scaleTargetRef: {apiVersion: apps/v1, kind: Deployment, name: {{ $full }}}
+  minReplicaCount: {{ $service.autoscaling.min }}
+  maxReplicaCount: {{ $service.autoscaling.max }}
+  pollingInterval: 15
+  cooldownPeriod: 300
+  # A scheduler that cannot be asked changes nothing for a while, then gives the least.
+  fallback: {failureThreshold: 6, replicas: {{ $service.autoscaling.min }}}
+  triggers:
+    - type: external
+      metadata:
+        scalerAddress: {{ include "tributary.name" $root }}-scheduler.{{ $root.Release.Namespace }}:7001
+        stage: {{ $name }}
+        backlog: {{ $service.autoscaling.backlog | quote }}
+        {{- if $service.autoscaling.age }}
+        age: {{ $service.autoscaling.age | quote }}
+        {{- end }}
+{{- else if $service.autoscaling.enabled }}
 ---
 apiVersion: autoscaling/v2
 kind: HorizontalPodAutoscaler
@@ -222,6 +261,25 @@ spec:
         name: cpu
         target: {type: Utilization, averageUtilization: {{ $service.autoscaling.cpuPercent }}}
 {{- end }}
+{{- end }}
+
+{{/* The settings of the scheduler, which `prepare` takes too. */}}
+{{- define "tributary.schedulerSettings" -}}
+{{- $settings := dict "listen" "0.0.0.0:7000" "access" (dict "mode" .Values.access.mode) "database" "${file:/etc/database/url}" }}
+{{- if include "tributary.scaledByBacklog" . }}{{ $_ := set $settings "scaler_listen" "0.0.0.0:7001" }}{{ end }}
+{{- toYaml $settings }}
+{{- end }}
+
+{{/* Not empty if KEDA scales a service. */}}
+{{- define "tributary.scaledByBacklog" -}}
+{{- range $_, $service := .Values.services }}
+{{- if and $service.autoscaling.enabled (eq ($service.autoscaling.by | default "cpu") "backlog") }}true{{ end }}
+{{- end }}
+{{- end }}
+
+{{- define "tributary.databaseVolume" -}}
+{{- $key := ternary "url" .Values.database.key .Values.trial.enabled }}
+{{- toYaml (dict "name" "database" "secret" (dict "secretName" (include "tributary.databaseSecret" .) "defaultMode" 288 "items" (list (dict "key" $key "path" "url")))) }}
 {{- end }}
 
 {{/* What every pod has in common. */}}
