@@ -9,6 +9,7 @@ could be had, promtool; node_modules with the schemas of operators is beside it.
 
 import json
 import re
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -128,6 +129,25 @@ def check_rules(tools, folder):
     check("compose: promtool check", code == 0, out + errors)
 
 
+def check_readme(helm):
+    """The README's commands, rendered instead of sent to a cluster, each over the ones before it."""
+    section = Path("README.md").read_text().split("\n## On Kubernetes\n")[1].split("\n## ")[0]
+    commands = "".join(re.findall(r"```sh\n(.*?)```", section, re.S)).replace("\\\n", " ")
+    given = {}
+    for command in (shlex.split(line) for line in commands.splitlines()):
+        verb, release, rest = command[1], command[2], command[3:]
+        if verb == "test":
+            check(f"README: {release} is installed before it is tested", release in given)
+            continue
+        flags = [flag for flag in rest[1:] if flag not in ("--create-namespace", "--reuse-values")]
+        if "--reuse-values" in rest:
+            flags = given[release] + flags
+        given[release] = flags
+        code, _, errors = run(helm, "template", release, rest[0], *flags)
+        check(f"README: helm {verb} {release}", code == 0, errors)
+    check("README: has commands of helm", len(given) > 1)
+
+
 def check_metrics():
     """Dashboards and alerts ask for what the services tell: names as OpenTelemetry has them, with the
     endings that Prometheus gives them for unit and kind."""
@@ -152,6 +172,7 @@ def main(helm, tools, update):
             check(f"refuses {' '.join(settings)}", code != 0 and named in errors, errors)
         check_rules(tools, Path(folder))
     check_metrics()
+    check_readme(helm)
     for dashboard in sorted((CHART / "files/dashboards").glob("*.json")):
         panels = json.loads(dashboard.read_text())["panels"]
         check(f"dashboard {dashboard.stem}", all(panel["targets"] for panel in panels))
