@@ -43,7 +43,11 @@ REFUSALS = [
       "push.webhooks.ingress.host=a.example"], "push.webhooks.ingress.tlsSecret"),
     (["profile=production", "nats.replicas=1"], "nats.replicas"),
     (["profile=production", "nats.ca.secret=x"], "nats.credentials.secret"),
-    (["profile=production", "nats.ca.secret=x", "nats.credentials.secret=x"], "image.digest"),
+    (["profile=production", "nats.ca.secret=x", "nats.credentials.secret=x"], "access.adminToken"),
+    (["profile=production", "nats.ca.secret=x", "nats.credentials.secret=x",
+      "access.adminToken.secret=x"], "access.tls"),
+    (["profile=production", "nats.ca.secret=x", "nats.credentials.secret=x",
+      "access.adminToken.secret=x", "access.tls.secret=x"], "image.digest"),
 ]
 # Findings that are meant, with the reason.
 ACCEPTED = {

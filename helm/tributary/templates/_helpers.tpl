@@ -50,6 +50,8 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- if lt (int .Values.nats.replicas) 3 }}{{ fail "profile: production needs nats.replicas of 3 or more, so that the loss of one server loses nothing" }}{{ end }}
 {{- if not .Values.nats.ca.secret }}{{ fail "profile: production needs nats.ca.secret, which turns TLS to the brokers on" }}{{ end }}
 {{- if not .Values.nats.credentials.secret }}{{ fail "profile: production needs nats.credentials.secret, so that the brokers know who calls" }}{{ end }}
+{{- if not .Values.access.adminToken.secret }}{{ fail "profile: production needs access.adminToken.secret, so that callers of the gRPC API have to send a token" }}{{ end }}
+{{- if not .Values.access.tls.secret }}{{ fail "profile: production needs access.tls.secret, because tokens would travel in clear" }}{{ end }}
 {{- if not .Values.image.digest }}{{ fail "profile: production needs image.digest, because a tag may name another image tomorrow" }}{{ end }}
 {{- range $name, $service := .Values.services }}
 {{- if and (lt (int $service.replicas) 2) (not $service.autoscaling.enabled) }}{{ fail (printf "profile: production needs services.%s.replicas of 2 or more" $name) }}{{ end }}
@@ -265,9 +267,32 @@ spec:
 
 {{/* The settings of the scheduler, which `prepare` takes too. */}}
 {{- define "tributary.schedulerSettings" -}}
-{{- $settings := dict "listen" "0.0.0.0:7000" "access" (dict "mode" .Values.access.mode) "database" "${file:/etc/database/url}" }}
+{{- $access := dict "mode" "none" }}
+{{- if .Values.access.adminToken.secret }}{{ $access = dict "mode" "tokens" "admin_token" "${file:/etc/access/token}" }}{{ end }}
+{{- if .Values.access.tls.secret }}{{ $_ := set $access "tls" (dict "certificate" "/etc/api-tls/tls.crt" "key" "/etc/api-tls/tls.key") }}{{ end }}
+{{- $settings := dict "listen" "0.0.0.0:7000" "access" $access "database" "${file:/etc/database/url}" }}
 {{- if include "tributary.scaledByBacklog" . }}{{ $_ := set $settings "scaler_listen" "0.0.0.0:7001" }}{{ end }}
 {{- toYaml $settings }}
+{{- end }}
+
+{{/* What a pod needs that serves the gRPC API, or with `client` calls it, as lists of volumes and mounts. */}}
+{{- define "tributary.accessVolumes" -}}
+{{- $volumes := list }}
+{{- with .root.Values.access.adminToken }}
+{{- if .secret }}{{ $volumes = append $volumes (dict "name" "access" "secret" (dict "secretName" .secret "defaultMode" 288 "items" (list (dict "key" .key "path" "token")))) }}{{ end }}
+{{- end }}
+{{- with .root.Values.access.tls.secret }}
+{{- $items := ternary (list (dict "key" "ca.crt" "path" "ca.crt")) (list (dict "key" "tls.crt" "path" "tls.crt") (dict "key" "tls.key" "path" "tls.key")) ($.client | default false) }}
+{{- $volumes = append $volumes (dict "name" "api-tls" "secret" (dict "secretName" . "defaultMode" 288 "items" $items)) }}
+{{- end }}
+{{- toYaml $volumes }}
+{{- end }}
+
+{{- define "tributary.accessMounts" -}}
+{{- $mounts := list }}
+{{- if .root.Values.access.adminToken.secret }}{{ $mounts = append $mounts (dict "name" "access" "mountPath" "/etc/access" "readOnly" true) }}{{ end }}
+{{- if .root.Values.access.tls.secret }}{{ $mounts = append $mounts (dict "name" "api-tls" "mountPath" "/etc/api-tls" "readOnly" true) }}{{ end }}
+{{- toYaml $mounts }}
 {{- end }}
 
 {{/* Not empty if KEDA scales a service. */}}
@@ -351,11 +376,20 @@ image: {{ include "tributary.image" .root }}
 imagePullPolicy: {{ .root.Values.image.pullPolicy }}
 args: {{ .args | toJson }}
 env:
-  - {name: TRIBUTARY_SERVER, value: "http://{{ include "tributary.name" .root }}-scheduler:7000"}
+  - {name: TRIBUTARY_SERVER, value: "{{ ternary "https" "http" (ne .root.Values.access.tls.secret "") }}://{{ include "tributary.name" .root }}-scheduler:7000"}
+  {{- if .root.Values.access.adminToken.secret }}
+  - {name: TRIBUTARY_TOKEN_FILE, value: /etc/access/token}
+  {{- end }}
+  {{- if .root.Values.access.tls.secret }}
+  - {name: TRIBUTARY_CA, value: /etc/api-tls/ca.crt}
+  {{- end }}
 {{ include "tributary.containerSecurity" .root }}
 resources: {requests: {cpu: 50m, memory: 32Mi}, limits: {memory: 64Mi}}
 volumeMounts:
   - {name: pipelines, mountPath: /pipelines, readOnly: true}
+  {{- range (include "tributary.accessMounts" . | fromYamlArray) }}
+  - {{ toJson . }}
+  {{- end }}
 {{- end }}
 
 {{/* A ServiceAccount of a hook: `name`, `hook`. */}}

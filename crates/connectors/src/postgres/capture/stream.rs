@@ -220,30 +220,32 @@ impl Reader {
         Some(format!("{}:{}/{}", self.following.names.slot, within.commit, within.changes))
     }
 
+    /// Takes the new values of a row. Those that the log does not tell are read from the table, so
+    /// that the record is whole: records may overtake each other on their way, and a patch that
+    /// overtakes what it belongs to would lose the rest.
     async fn update(
         &mut self,
         old: Option<Old<'_>>,
         mut new: Tuple<'_>,
         id: String,
     ) -> Result<(), Error> {
-        let Some(old) = old else { return self.record(&new, false, false, id) };
         let layout = self.layout()?;
-        let (values, only_identity) = match &old {
-            Old::Key(values) => (values, true),
-            Old::Full(values) => (values, false),
-        };
-        self.check_width(&layout, values)?;
         self.check_width(&layout, &new)?;
-        for (index, value) in new.iter_mut().enumerate() {
-            if *value == Value::Unchanged && (!only_identity || layout.identity[index]) {
-                *value = values[index];
+        if let Some(old) = &old {
+            let (values, only_identity) = match old {
+                Old::Key(values) => (values, true),
+                Old::Full(values) => (values, false),
+            };
+            self.check_width(&layout, values)?;
+            for (index, value) in new.iter_mut().enumerate() {
+                if *value == Value::Unchanged && (!only_identity || layout.identity[index]) {
+                    *value = values[index];
+                }
+            }
+            if layout.key_of(values) != layout.key_of(&new) {
+                self.record(values, true, only_identity, format!("{id}-old"))?;
             }
         }
-        if layout.key_of(values) == layout.key_of(&new) {
-            return self.record(&new, false, false, id);
-        }
-        self.record(values, true, only_identity, format!("{id}-old"))?;
-        // The row of the new key is a new one for the target, so all of it has to be told.
         if !new.contains(&Value::Unchanged) {
             return self.record(&new, false, false, id);
         }
