@@ -1,6 +1,7 @@
 //! The bus against a real nats-server.
 #![allow(clippy::unwrap_used, reason = "a test may end where it does not find what it expects")]
 
+mod cluster;
 mod connecting;
 mod consuming;
 mod faults;

@@ -68,6 +68,25 @@ impl Nats {
         Self::start_with(false, settings)
     }
 
+    /// Starts three servers that form a cluster, named `n0` to `n2`. They elect their leaders within
+    /// the next seconds.
+    ///
+    /// # Panics
+    ///
+    /// When no nats-server is found, or one does not start.
+    #[must_use]
+    pub fn start_cluster() -> [Self; 3] {
+        let ports: [u16; 3] = std::array::from_fn(|_| ports::free_port());
+        let routes = ports.map(|port| format!("nats://127.0.0.1:{port}")).join(", ");
+        std::array::from_fn(|index| {
+            let port = ports[index];
+            Self::start_configured(&format!(
+                "server_name: n{index}\n\
+                 cluster {{name: tests, listen: \"127.0.0.1:{port}\", routes: [{routes}]}}"
+            ))
+        })
+    }
+
     fn start_with(sync_always: bool, settings: &str) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory can be made");
         let (settings, port) = (settings.to_owned(), ports::free_port());
