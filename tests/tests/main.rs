@@ -4,6 +4,7 @@
 
 mod access;
 mod capture;
+mod cluster;
 mod crash_points;
 mod deliveries;
 mod first_sync;

@@ -24,3 +24,16 @@ pub(crate) fn is_missing(error: &(dyn std::error::Error + 'static)) -> bool {
     }
     false
 }
+
+/// Tells whether JetStream has answered, and not that it is unavailable for the moment.
+pub(crate) fn is_refused(error: &(dyn std::error::Error + 'static)) -> bool {
+    const UNAVAILABLE: usize = 503;
+    let mut current = Some(error);
+    while let Some(error) = current {
+        if let Some(error) = error.downcast_ref::<async_nats::jetstream::Error>() {
+            return error.code() != UNAVAILABLE;
+        }
+        current = error.source();
+    }
+    false
+}

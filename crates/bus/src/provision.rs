@@ -1,10 +1,10 @@
 //! Streams and buckets: what they have to be, and making them so.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_nats::jetstream::{kv, stream};
 
-use crate::{Bucket, Bus, BusError, Stream};
+use crate::{Bucket, Bus, BusError, Stream, backoff::Backoff, missing};
 
 /// How long the broker recognises a message that is published twice.
 const DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
@@ -15,13 +15,34 @@ const PROGRESS_AGE: Duration = Duration::from_secs(7 * 24 * 3600);
 
 impl Bus {
     /// Creates the streams and buckets that are missing, and adapts the others to the settings.
-    /// Repeating it changes nothing.
+    /// Repeating it changes nothing. A broker that has no leader yet, or lost it, is waited for, for
+    /// the configured patience.
     ///
     /// # Errors
     ///
-    /// When JetStream does not answer, is not enabled, or refuses the settings, such as more
-    /// replicas than there are servers.
+    /// When JetStream does not answer for so long, or refuses the settings, such as more replicas
+    /// than there are servers.
     pub async fn provision(&self) -> Result<(), BusError> {
+        let deadline = Instant::now() + self.config().publish_patience;
+        let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(3));
+        loop {
+            match self.try_provision().await {
+                Err(error) if !missing::is_refused(&error) && Instant::now() < deadline => {
+                    let cause = crate::error::Cause::from(error);
+                    tracing::warn!(%cause, "the streams cannot be created yet, trying again");
+                    backoff.wait().await;
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
+    /// Does what [`Bus::provision`] does, or says why that cannot be done at this moment.
+    ///
+    /// # Errors
+    ///
+    /// As [`Bus::provision`].
+    pub async fn try_provision(&self) -> Result<(), BusError> {
         for stream in Stream::ALL {
             self.provision_stream(stream).await?;
         }

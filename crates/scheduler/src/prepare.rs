@@ -37,7 +37,7 @@ pub async fn prepare(
         until(deadline, shutdown, bus::ConnectError::remedy, || Bus::try_connect(&config.bus));
     let bus = bus.await?;
     // A cluster that has just started has no leader yet.
-    let provisioned = until(deadline, shutdown, bus::BusError::remedy, || bus.provision());
+    let provisioned = until(deadline, shutdown, bus::BusError::remedy, || bus.try_provision());
     provisioned.await.context("the streams cannot be created")?;
     bus.close().await;
     tracing::info!("streams and buckets are as they have to be");
