@@ -7,7 +7,7 @@ BIN := target/debug/tributary
 VENV := .tools/venv
 NATS := $(VENV)/bin/nats-server
 PEERS := .tools/peers/ready
-JSON_SERVER := .tools/node/node_modules/.bin/json-server
+NODE_SERVERS := .tools/node/ready
 HISTORY := .tools/cdnow/CDNOW_master.txt
 ROTEL := .tools/rotel/rotel/rotel-agent
 
@@ -17,7 +17,7 @@ demo: build $(NATS)
 build:
 	cargo build --locked --workspace --bins
 
-test: build $(NATS) $(ROTEL) $(PEERS) $(JSON_SERVER) $(HISTORY)
+test: build $(NATS) $(ROTEL) $(PEERS) $(NODE_SERVERS) $(HISTORY)
 	cargo test --locked --workspace --no-fail-fast
 
 lint: $(VENV)/checks
@@ -72,8 +72,9 @@ $(PEERS): deploy/tools/peers.txt
 	npm install --silent --no-package-lock --no-audit --no-fund --ignore-scripts --prefix .tools/peers @octokit/webhooks-methods@6.0.0
 	@touch $@
 
-$(JSON_SERVER):
-	npm install --silent --no-package-lock --no-audit --no-fund --ignore-scripts --prefix .tools/node json-server@0.17.4
+$(NODE_SERVERS): Makefile
+	npm install --silent --no-package-lock --no-audit --no-fund --ignore-scripts --prefix .tools/node json-server@0.17.4 @mockoon/cli@9.9.0
+	@touch $@
 
 $(VENV)/checks: deploy/tools/check.txt | $(VENV)
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check --only-binary :all: --require-hashes --requirement deploy/tools/check.txt

@@ -1,63 +1,23 @@
-//! The server `json-server` from npm, which others wrote.
+//! The server `json-server`.
 
-use std::{
-    io::{BufRead, BufReader},
-    path::PathBuf,
-    process::{Child, Command, Stdio},
-    time::{Duration, Instant},
-};
+use crate::{npm::NpmServer, support::*};
 
-use crate::support::*;
-
-struct JsonServer {
-    process: Child,
-    url: String,
-    _folder: tempfile::TempDir,
-}
-
-impl Drop for JsonServer {
-    fn drop(&mut self) {
-        self.process.kill().ok();
-        self.process.wait().ok();
-    }
-}
-
-impl JsonServer {
-    fn start(orders: u64) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let orders: Vec<String> = (1..=orders)
-            .map(|id| format!("{{\"id\":\"{id}\",\"customer\":{},\"total\":{id}.50}}", id % 7))
-            .collect();
-        let file = folder.path().join("db.json");
-        std::fs::write(&file, format!("{{\"orders\":[{}]}}", orders.join(","))).unwrap();
-        let port = testkit::ports::free_port();
-        let tools = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../.tools/node");
-        let program = tools.join("node_modules/.bin/json-server");
-        let mut process = Command::new(&program)
-            .args(["--host", "127.0.0.1", "--port", &port.to_string()])
-            .arg(&file)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap_or_else(|error| {
-                panic!("{}: {error}; `make test` fetches it", program.display())
-            });
-        // It says when it listens.
-        let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
-        assert!(lines.any(|line| line.unwrap().contains("http://")), "json-server does not start");
-        std::thread::spawn(move || lines.for_each(drop));
-        let deadline = Instant::now() + Duration::from_secs(20);
-        while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
-            assert!(Instant::now() < deadline, "json-server does not listen");
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        Self { process, url: format!("http://127.0.0.1:{port}"), _folder: folder }
-    }
+fn json_server(folder: &std::path::Path, orders: u64) -> NpmServer {
+    let orders: Vec<String> = (1..=orders)
+        .map(|id| format!("{{\"id\":\"{id}\",\"customer\":{},\"total\":{id}.50}}", id % 7))
+        .collect();
+    let file = folder.join("db.json");
+    std::fs::write(&file, format!("{{\"orders\":[{}]}}", orders.join(","))).unwrap();
+    let file = file.display().to_string();
+    let arguments =
+        |port: &str| ["--host", "127.0.0.1", "--port", port, &file].map(Into::into).into();
+    NpmServer::start("json-server", arguments, "http://")
 }
 
 #[tokio::test]
 async fn its_pages_are_recognised_and_read() {
-    let server = JsonServer::start(95);
+    let folder = tempfile::tempdir().unwrap();
+    let server = json_server(folder.path(), 95);
     for (settings, calls) in [
         (
             "query: {_page: \"{{ page.number }}\", _limit: \"20\"}\npaginate: {page: {}, size: 20}",

@@ -1,12 +1,15 @@
 //! How long the main job takes, next to the least that PostgreSQL needs for the same rows.
 //!
-//! `bench webhooks` measures only what is pushed, `bench capture` only change capture. `bench [ROWS] [ROUNDS]`: 1,000,000 customers and 3 rounds if they are not given. Every round
-//! measures every case and its limit, one after the other, so that both meet the same machine.
-//! Prints a table of medians and writes `bench.json` beside the folder of the binary.
+//! `bench webhooks` measures only what is pushed, `bench capture` only change capture, `bench polling`
+//! only an HTTP API. `bench [ROWS] [ROUNDS]`, 1,000,000 customers and 3 rounds if they are not given,
+//! measures these as well. Every round measures every case and its limit, one after the other, so that
+//! both meet the same machine. Prints a table of medians and writes `bench.json` beside the folder of the
+//! binary.
 
 mod capture;
 mod limit;
 mod measure;
+mod polling;
 mod report;
 mod webhooks;
 
@@ -37,6 +40,7 @@ async fn main() -> anyhow::Result<()> {
     let mut arguments = std::env::args().skip(1);
     match std::env::args().nth(1).as_deref() {
         Some("webhooks") => return webhooks::measure().await.map(drop),
+        Some("polling") => return polling::measure().await.map(drop),
         Some("capture") => return capture::measure().await.map(drop),
         _ => {}
     }
@@ -68,7 +72,8 @@ async fn main() -> anyhow::Result<()> {
     drop(bench);
     let webhooks = webhooks::measure().await?;
     report::add(&file, webhooks)?;
-    report::add(&file, capture::measure().await?)
+    report::add(&file, capture::measure().await?)?;
+    report::add(&file, polling::measure().await?)
 }
 
 impl Bench {

@@ -104,7 +104,8 @@ fn medians(
     names.unwrap_or_default().into_iter().map(median_of).collect()
 }
 
-fn median(values: impl Iterator<Item = f64>) -> f64 {
+/// Returns the middle of the values.
+pub(crate) fn median(values: impl Iterator<Item = f64>) -> f64 {
     let mut values: Vec<f64> = values.collect();
     values.sort_by(f64::total_cmp);
     let middle = values.len() / 2;
