@@ -106,7 +106,13 @@ impl Bars {
             bar.set_position(stage.done);
             let more = if stage.total_is_final { "" } else { ", reading" };
             let last = if waits_for.is_empty() { String::new() } else { format!("; {waits_for}") };
-            bar.set_message(format!("{}{more}{last}", stage.unit));
+            // At the speed of the last seconds.
+            let left = if stage.total_is_final && stage.done > 0 && stage.done < stage.total {
+                format!(", about {} s left", bar.eta().as_secs().max(1))
+            } else {
+                String::new()
+            };
+            bar.set_message(format!("{}{more}{left}{last}", stage.unit));
         }
     }
 }

@@ -91,7 +91,7 @@ pub(crate) async fn measure() -> anyhow::Result<Value> {
         (median(ours.into_iter()), median(reading.into_iter()), median(copying.into_iter()));
     println!(
         "polling {PAGES} pages of {RECORDS} into PostgreSQL: {ours:.2} s; reading them alone \
-         {reading:.2} s, and psql \\copy {copying:.2} s"
+         {reading:.3} s, and psql \\copy {copying:.2} s"
     );
     Ok(json!({
         "case": "polling 200 pages of 500",
