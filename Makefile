@@ -9,6 +9,7 @@ NATS := $(VENV)/bin/nats-server
 PEERS := .tools/peers/ready
 NODE_SERVERS := .tools/node/ready
 HISTORY := .tools/cdnow/CDNOW_master.txt
+FAKETIME := .tools/faketime/libfaketime.so.1
 ROTEL := .tools/rotel/rotel/rotel-agent
 
 demo: build $(NATS)
@@ -17,7 +18,7 @@ demo: build $(NATS)
 build:
 	cargo build --locked --workspace --bins
 
-test: build $(NATS) $(ROTEL) $(PEERS) $(NODE_SERVERS) $(HISTORY)
+test: build $(NATS) $(FAKETIME) $(ROTEL) $(PEERS) $(NODE_SERVERS) $(HISTORY)
 	cargo test --locked --workspace --no-fail-fast
 
 lint: $(VENV)/checks
@@ -60,6 +61,13 @@ $(ROTEL): deploy/tools/test.txt | $(VENV)
 	python3 -m zipfile -e .tools/wheels/rotel-0.0.1a15-*.whl .tools/rotel
 	@chmod +x $@
 	@touch $@
+
+$(FAKETIME): deploy/tools/faketime.txt
+	python3 -m pip download --quiet --disable-pip-version-check --no-deps --no-binary :all: --require-hashes --dest .tools/wheels --requirement $<
+	@mkdir -p $(@D)
+	tar -xzf .tools/wheels/libfaketime-*.tar.gz -C $(@D) --strip-components 4 --wildcards '*/vendor/libfaketime/src'
+	$(MAKE) --silent -C $(@D)/src libfaketime.so.1
+	@mv $(@D)/src/libfaketime.so.1 $@
 
 $(HISTORY): deploy/demo/requirements.txt
 	python3 -m pip download --quiet --disable-pip-version-check --no-deps --require-hashes --dest .tools/wheels --requirement $<

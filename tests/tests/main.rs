@@ -4,6 +4,7 @@
 
 mod access;
 mod capture;
+mod clocks;
 mod cluster;
 mod crash_points;
 mod deliveries;

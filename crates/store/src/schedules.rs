@@ -8,7 +8,11 @@ use chrono::{DateTime, Utc};
 use model::{PipelineName, RunId};
 
 use crate::{
-    Error, NewRun, Run, RunState, Store, database::Tx, runs::get, runs::insert, value::args,
+    Error, NewRun, Run, RunState, Store,
+    database::{Pool, Tx},
+    runs::get,
+    runs::insert,
+    value::args,
 };
 
 /// Up to where the due times of a pipeline are taken care of.
@@ -126,6 +130,22 @@ impl Store {
             )
             .await?;
         Ok(row.and_then(|(ended_at,)| ended_at))
+    }
+
+    /// Returns the time of the database server, which is the same for all who use it. `None`: the
+    /// database is a file and has no clock of its own.
+    ///
+    /// # Errors
+    ///
+    /// When the database does not answer.
+    pub async fn clock(&self) -> Result<Option<DateTime<Utc>>, Error> {
+        match &self.pool {
+            Pool::Postgres(pool) => {
+                let now = sqlx::query_scalar("select clock_timestamp()").fetch_one(pool).await?;
+                Ok(Some(now))
+            }
+            Pool::Sqlite(_) => Ok(None),
+        }
     }
 
     /// Takes what is due and returns the runs that wait for a place now.

@@ -74,6 +74,7 @@ pub(crate) fn decide(of: &Situation<'_>) -> Option<Decision> {
     let written = written(of.triggers);
     let known = of.schedule.filter(|schedule| schedule.triggers == written);
     // New triggers begin now: an interval with a run at once, the others with what comes.
+    let known = known.filter(|schedule| !was_set_back(of, schedule));
     let before = known.cloned().unwrap_or_else(|| Schedule {
         triggers: written,
         anchor_at: of.now,
@@ -85,6 +86,13 @@ pub(crate) fn decide(of: &Situation<'_>) -> Option<Decision> {
     by_time(of, &before, &mut decision);
     by_success(of, &before, &mut decision);
     (known.is_none() || decision.then != before).then_some(decision)
+}
+
+/// Times that are handled lie too far ahead: they were by a clock that has been set back. Waiting until
+/// they come again would stop an interval for as long. A time of the calendar keeps its key and does not
+/// take place twice.
+fn was_set_back(of: &Situation<'_>, schedule: &Schedule) -> bool {
+    (schedule.handled_until - of.now).to_std().is_ok_and(|ahead| ahead > of.on_time)
 }
 
 /// What tells whether the triggers are those that a schedule was kept for.

@@ -78,6 +78,7 @@ impl Look {
 
 /// Looks at everything once. Returns how long nothing is expected to be due.
 async fn look(scheduler: &Scheduler) -> Result<Duration, Error> {
+    scheduler.set_clock().await?;
     let store = scheduler.store();
     let look = Look { schedules: store.schedules().await?, open: store.open_runs().await? };
     let mut rest = scheduler.config().reconcile_interval;

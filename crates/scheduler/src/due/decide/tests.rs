@@ -98,6 +98,27 @@ fn changed_triggers_begin_anew() {
 }
 
 #[test]
+fn a_clock_that_is_set_back_does_not_stop_an_interval() {
+    let mut world = World::new("every: 10m");
+    world.look("2026-01-01 05:00:00");
+    assert!(world.look("2026-01-01 04:59:30").is_empty(), "clocks are corrected a little");
+    assert_eq!(world.look("2026-01-01 01:00:00"), ["+01 01:00:00"]);
+    assert!(world.look("2026-01-01 01:09:00").is_empty());
+    assert_eq!(world.look("2026-01-01 01:10:01"), ["+01 01:10:00"]);
+}
+
+#[test]
+fn a_time_of_the_calendar_has_the_same_key_after_a_clock_was_set_back() {
+    let mut world = World::new("cron: '0 * * * *'");
+    world.look("2026-01-01 00:30:00");
+    let key = |world: &World| world.decide("2026-01-01 01:00:01").unwrap().runs[0].key.clone();
+    let first = key(&world);
+    world.look("2026-01-01 01:00:01");
+    assert!(world.look("2026-01-01 00:40:00").is_empty());
+    assert_eq!(key(&world), first);
+}
+
+#[test]
 fn missed_times_are_caught_up_as_declared() {
     let missed = |policy: &str| {
         let mut world = World::new(&format!("cron: '0 * * * *', catch_up: {policy}"));
