@@ -98,7 +98,8 @@ async fn a_clock_that_is_set_moves_no_run_and_loses_no_change() {
         let first = times.first().unwrap();
         assert_eq!((at - first) % 2_000, 0, "it was due when the others were: {run:#?}");
         assert!((started(run) - at / 1_000).abs() < 60, "by the right clock: {run:#?}");
-        held += if run.state() == RunState::Skipped { i64::try_from(run.skipped).unwrap() } else { 1 };
+        held +=
+            if run.state() == RunState::Skipped { i64::try_from(run.skipped).unwrap() } else { 1 };
     }
     let elapsed = (times.last().unwrap() - times.first().unwrap()) / 2_000 + 1;
     assert_eq!(held, elapsed, "each due time has its run or is recorded as skipped: {runs:#?}");

@@ -106,6 +106,7 @@ impl Client {
         let secret = |text: &spec::SecretText| text.resolve(&*context.variables).map_err(setting);
         let base = secret(&config.base_url)?;
         let base = Url::parse(base.expose_secret()).map_err(setting)?;
+        #[expect(clippy::disallowed_methods, reason = "this is the one HTTP client")]
         let mut builder = reqwest::Client::builder()
             .redirect(reqwest::redirect::Policy::none())
             .retry(reqwest::retry::never())

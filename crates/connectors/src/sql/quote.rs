@@ -4,6 +4,8 @@
 //! [`Identifier`] and [`Table`], which is quoted; values are bound or copied. [`statement`] is the
 //! only call of `AssertSqlSafe`.
 
+#![expect(clippy::disallowed_methods, reason = "here the names are quoted")]
+
 use std::fmt;
 
 use connect::Error;

@@ -65,6 +65,7 @@ impl Db {
                     .filename(self.path())
                     .create_if_missing(true);
                 let mut connection = SqliteConnection::connect_with(&options).await.unwrap();
+                #[expect(clippy::disallowed_methods, reason = "the test writes the text")]
                 let sql = sqlx::AssertSqlSafe(sql.to_owned());
                 let rows = sqlx::raw_sql(sql).fetch_all(&mut connection).await.unwrap();
                 connection.close().await.unwrap();

@@ -9,6 +9,8 @@ use spec::SecretText;
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use tokio::time::Instant;
 
+use crate::sql::quote::Identifier;
+
 /// How often the server hears from us. It asks by itself, and holds its own shutdown up, after half
 /// of `wal_sender_timeout`.
 const STATUS_INTERVAL: Duration = Duration::from_secs(1);
@@ -114,8 +116,8 @@ impl Connection {
         loaded: Lsn,
     ) -> Result<ReplicationClient, Error> {
         let mut config = self.config().with_start_lsn(at).with_ack_lsn(loaded);
-        config.slot = quoted(slot);
-        config.publication = quoted(publication).into();
+        config.slot = Identifier::known(slot).to_string();
+        config.publication = Identifier::known(publication).to_string().into();
         let deadline = Instant::now() + SLOT_PATIENCE;
         loop {
             let connected = ReplicationClient::connect(config.clone()).await;
@@ -188,10 +190,6 @@ fn is_busy(error: &PgWireError) -> bool {
 fn code(message: &str) -> &str {
     let code = message.rsplit_once("SQLSTATE ").map_or("", |(_, code)| code);
     code.get(..5).unwrap_or_default()
-}
-
-fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
 }
 
 fn percent_decoded(text: &str) -> String {
