@@ -26,6 +26,8 @@ pub struct Layout {
     pub durable: bool,
     /// Settings beyond the defaults: role, key such as `batch.max_records`, value.
     pub settings: Vec<(Role, &'static str, String)>,
+    /// Settings of the broker beyond its defaults.
+    pub broker: String,
     /// Variables of all services beyond the settings, such as secrets.
     pub environment: Vec<(&'static str, String)>,
 }
@@ -37,6 +39,7 @@ impl Default for Layout {
             replicas_of: Vec::new(),
             durable: false,
             settings: Vec::new(),
+            broker: String::new(),
             environment: Vec::new(),
         }
     }
@@ -85,6 +88,13 @@ impl Layout {
     #[must_use]
     pub fn with_environment(mut self, name: &'static str, value: &str) -> Self {
         self.environment.push((name, value.to_owned()));
+        self
+    }
+
+    /// Adds settings to the configuration file of the broker.
+    #[must_use]
+    pub fn with_broker(mut self, settings: &str) -> Self {
+        self.broker.push_str(settings);
         self
     }
 
@@ -143,7 +153,11 @@ impl System {
     /// When a server does not start.
     #[must_use]
     pub fn prepare(layout: Layout) -> Self {
-        let nats = if layout.durable { Nats::start_syncing() } else { Nats::start() };
+        let nats = if layout.durable {
+            Nats::start_syncing()
+        } else {
+            Nats::start_configured(&layout.broker)
+        };
         let postgres = if layout.durable {
             Postgres::start()
         } else {

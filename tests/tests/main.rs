@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "whatever fails here fails a test")]
 
 mod access;
+mod broker_users;
 mod capture;
 mod clocks;
 mod cluster;

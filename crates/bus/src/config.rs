@@ -2,7 +2,7 @@ use std::{path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ConfigError, Names, Stream, units};
+use crate::{ConfigError, Names, Service, Stream, units};
 
 /// How to reach the broker and how much it keeps.
 ///
@@ -17,7 +17,7 @@ pub struct Config {
     pub prefix: String,
     /// Copies of every stream and bucket, 1 to 5; 3 in production. Default: 1.
     pub replicas: usize,
-    /// Credentials file (`.creds`) to log in with. Default: none.
+    /// File to log in with: credentials (`.creds`), or the seed of an nkey alone. Default: none.
     pub credentials: Option<PathBuf>,
     /// File with the certificates (PEM) of the authority that signed the servers'; turns TLS on.
     /// Default: none.
@@ -34,6 +34,10 @@ pub struct Config {
     pub ack_wait: Duration,
     /// Largest size of each stream; a full one refuses what is new, and the writer waits.
     pub max_bytes: MaxBytes,
+    /// Who connects, which decides where its answers arrive. Only the scheduler adapts streams that
+    /// are there. `None`: somebody who may do everything.
+    #[serde(skip)]
+    pub service: Option<Service>,
 }
 
 /// Largest sizes of the streams in bytes.
@@ -95,11 +99,18 @@ impl Default for Config {
             publish_patience: Duration::from_secs(90),
             ack_wait: Duration::from_secs(30),
             max_bytes: MaxBytes::default(),
+            service: None,
         }
     }
 }
 
 impl Config {
+    /// Returns the settings for a service.
+    #[must_use]
+    pub fn of_service(&self, service: Service) -> Self {
+        Self { service: Some(service), ..self.clone() }
+    }
+
     /// Checks the settings and returns the names that they lead to.
     ///
     /// # Errors

@@ -1,6 +1,7 @@
 use std::{sync::Arc, time::Duration};
 
 use async_nats::{Client, ConnectOptions, Event, ServerAddr, jetstream};
+use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -138,6 +139,7 @@ impl Bus {
 
 async fn options(
     config: &Config,
+    names: &Names,
     connected: watch::Sender<u64>,
 ) -> Result<ConnectOptions, ConfigError> {
     let connected = Arc::new(connected);
@@ -163,7 +165,17 @@ async fn options(
             }
         });
     if let Some(file) = &config.credentials {
-        options = options.credentials_file(file).await.map_err(ConfigError::Credentials)?;
+        let text = tokio::fs::read_to_string(file).await.map_err(ConfigError::Credentials)?;
+        let text = SecretString::from(text);
+        let seed = text.expose_secret().trim();
+        options = if seed.starts_with("SU") {
+            options.nkey(seed.to_owned())
+        } else {
+            options.credentials(text.expose_secret()).map_err(ConfigError::Credentials)?
+        };
+    }
+    if let Some(service) = config.service {
+        options = options.custom_inbox_prefix(names.inbox(service));
     }
     if let Some(file) = &config.tls_ca {
         options = options.add_root_certificates(file.clone()).require_tls(true);
@@ -189,7 +201,7 @@ impl Way {
             .collect::<Result<Vec<_>, _>>()
             .map_err(|error| ConfigError::Server(error.into()))?;
         let (connected, connections) = watch::channel(0);
-        let options = Box::pin(options(config, connected)).await?;
+        let options = Box::pin(options(config, &names, connected)).await?;
         Ok(Self { names, servers, options, connections })
     }
 }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use model::PipelineName;
 
-use crate::ConfigError;
+use crate::{ConfigError, Service};
 
 /// A stream of the broker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -312,6 +312,21 @@ impl Names {
             }),
             _ => None,
         }
+    }
+
+    /// The subjects of tasks of one kind.
+    pub(crate) fn tasks_of(&self, kind: TaskKind) -> String {
+        format!("{}.{}.{}.*", self.prefix, Stream::Tasks.token(), kind.token())
+    }
+
+    /// What the subjects begin with on which a service takes answers.
+    pub(crate) fn inbox(&self, service: Service) -> String {
+        format!("_INBOX_{}_{}", self.prefix, service.name())
+    }
+
+    /// Name of the stream behind a bucket.
+    pub(crate) fn bucket_stream(&self, bucket: Bucket) -> String {
+        format!("KV_{}", self.bucket(bucket))
     }
 
     /// Subject on which a consumer is asked for messages.

@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use async_nats::jetstream::{kv, stream};
+use async_nats::jetstream::{ErrorCode, context::GetStreamErrorKind, kv, stream};
 
-use crate::{Bucket, Bus, BusError, Stream, backoff::Backoff, missing};
+use crate::{Bucket, Bus, BusError, Service, Stream, backoff::Backoff, error::Cause, missing};
 
 /// How long the broker recognises a message that is published twice.
 const DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
@@ -61,11 +61,35 @@ impl Bus {
         // Many tasks of one process may miss a stream at the same moment.
         let _one_at_a_time = self.provisioning().lock().await;
         let name = config.name.clone();
-        self.jetstream()
-            .create_or_update_stream(config)
-            .await
-            .map(drop)
-            .map_err(|error| BusError::new(format!("create stream `{name}`"), error))
+        let failed = |cause: Cause| BusError::new(format!("create stream `{name}`"), cause);
+        if self.adapts() {
+            let adapted = self.jetstream().create_or_update_stream(config).await;
+            return adapted.map(drop).map_err(|error| failed(error.into()));
+        }
+        if self.has_stream(&name).await? {
+            return Ok(());
+        }
+        let created = self.jetstream().create_stream(config).await;
+        created.map(drop).map_err(|error| failed(error.into()))
+    }
+
+    async fn has_stream(&self, name: &str) -> Result<bool, BusError> {
+        match self.jetstream().get_stream(name).await {
+            Ok(_) => Ok(true),
+            Err(error) => match error.kind() {
+                GetStreamErrorKind::JetStream(cause)
+                    if cause.error_code() == ErrorCode::STREAM_NOT_FOUND =>
+                {
+                    Ok(false)
+                }
+                _ => Err(BusError::new(format!("look for stream `{name}`"), error)),
+            },
+        }
+    }
+
+    /// One kind of service decides on the settings of what is there already.
+    fn adapts(&self) -> bool {
+        matches!(self.config().service, None | Some(Service::Scheduler))
     }
 
     pub(crate) fn wanted_stream(&self, stream: Stream) -> stream::Config {
@@ -90,10 +114,18 @@ impl Bus {
         let _one_at_a_time = self.provisioning().lock().await;
         let config = self.wanted_bucket(bucket);
         let name = config.bucket.clone();
-        // Large, too.
-        Box::pin(self.jetstream().create_or_update_key_value(config))
-            .await
-            .map_err(|error| BusError::new(format!("create bucket `{name}`"), error))
+        let failed = |cause: Cause| BusError::new(format!("create bucket `{name}`"), cause);
+        if self.adapts() {
+            // Large, too.
+            let adapted = Box::pin(self.jetstream().create_or_update_key_value(config)).await;
+            return adapted.map_err(|error| failed(error.into()));
+        }
+        if self.has_stream(&self.names().bucket_stream(bucket)).await? {
+            let found = Box::pin(self.jetstream().get_key_value(&name)).await;
+            return found.map_err(|error| failed(error.into()));
+        }
+        let created = Box::pin(self.jetstream().create_key_value(config)).await;
+        created.map_err(|error| failed(error.into()))
     }
 
     pub(crate) fn wanted_bucket(&self, bucket: Bucket) -> kv::Config {

@@ -6,6 +6,7 @@ mod connecting;
 mod consuming;
 mod faults;
 mod inspecting;
+mod permissions;
 mod publishing;
 mod questions;
 mod quotas;

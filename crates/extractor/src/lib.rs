@@ -15,7 +15,7 @@ mod service;
 use std::sync::Arc;
 
 use anyhow::Context;
-use bus::{Bus, LedgerWriter};
+use bus::{Bus, LedgerWriter, Service};
 use connect::RunOptions;
 use model::Schema;
 use stage::Pipelines;
@@ -90,7 +90,7 @@ pub async fn run_with(
 
 async fn reach(config: &Config, shutdown: &CancellationToken) -> anyhow::Result<Bus> {
     config.validate().context("the settings of the extractor are invalid")?;
-    let bus = Bus::connect(&config.bus, shutdown).await?;
+    let bus = Bus::connect(&config.bus.of_service(Service::Extractor), shutdown).await?;
     bus.provision().await.context("the streams cannot be created")?;
     Ok(bus)
 }

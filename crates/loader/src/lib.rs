@@ -13,7 +13,7 @@ mod sweeping;
 use std::sync::Arc;
 
 use anyhow::Context;
-use bus::{Bus, LedgerWriter};
+use bus::{Bus, LedgerWriter, Service};
 use stage::Pipelines;
 use tokio_util::sync::CancellationToken;
 
@@ -65,7 +65,7 @@ pub async fn run_with(
 
 async fn reach(config: &Config, shutdown: &CancellationToken) -> anyhow::Result<Bus> {
     config.validate().context("the settings of the loader are invalid")?;
-    let bus = Bus::connect(&config.bus, shutdown).await?;
+    let bus = Bus::connect(&config.bus.of_service(Service::Loader), shutdown).await?;
     bus.provision().await.context("the streams cannot be created")?;
     Ok(bus)
 }

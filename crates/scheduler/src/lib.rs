@@ -28,7 +28,7 @@ mod tasks;
 mod waiting;
 
 use anyhow::Context;
-use bus::Bus;
+use bus::{Bus, Service};
 use runtime::tasks::Tasks;
 use store::Store;
 use tokio::net::TcpListener;
@@ -70,7 +70,7 @@ pub async fn run_on(
     let store = Store::open(&database, config.database_connections)
         .await
         .context("the database of the control plane cannot be used")?;
-    let bus = Bus::connect(&config.bus, &shutdown).await?;
+    let bus = Bus::connect(&config.bus.of_service(Service::Scheduler), &shutdown).await?;
     bus.provision().await.context("the streams cannot be created")?;
 
     let scaler = match config.scaler_listen {

@@ -33,8 +33,8 @@ pub async fn prepare(
     let store = store.await.context("the database of the control plane cannot be used")?;
     store.close().await;
     tracing::info!("the tables of the control plane are up to date");
-    let bus =
-        until(deadline, shutdown, bus::ConnectError::remedy, || Bus::try_connect(&config.bus));
+    let wanted = config.bus.of_service(bus::Service::Scheduler);
+    let bus = until(deadline, shutdown, bus::ConnectError::remedy, || Bus::try_connect(&wanted));
     let bus = bus.await?;
     // A cluster that has just started has no leader yet.
     let provisioned = until(deadline, shutdown, bus::BusError::remedy, || bus.try_provision());

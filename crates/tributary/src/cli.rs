@@ -96,6 +96,12 @@ pub(crate) enum Command {
     /// Takes the settings of the scheduler. Repeating it changes nothing, and services may run
     /// meanwhile.
     Prepare(Prepare),
+    /// Write the login keys of the services and print the matching users for the broker's configuration,
+    /// each with the subjects that its service needs and no others.
+    ///
+    /// Keys that are there stay, so that it is repeated after an upgrade. The file of a service,
+    /// `<service>.nk`, is what its setting `bus.credentials` names.
+    BrokerUsers(BrokerUsers),
     /// Check settings, broker, streams, database, clocks and certificates, and tell how to mend what
     /// is wrong.
     ///
@@ -454,4 +460,14 @@ mod tests {
         assert!(parse(&["orders", "-f", "orders.yaml"]).is_err());
         assert!(parse(&["orders"]).is_ok());
     }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BrokerUsers {
+    /// Folder of the key files; created if it is missing.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) keys: PathBuf,
+    /// `bus.prefix` of the services.
+    #[arg(long, default_value = "tributary")]
+    pub(crate) prefix: String,
 }

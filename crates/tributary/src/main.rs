@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod broker_users;
 mod cli;
 mod client;
 mod doctor;
@@ -39,6 +40,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Extractor(options) => service::extractor(options).await,
         Command::Transformer(options) => service::transformer(options).await,
         Command::Loader(options) => service::loader(options).await,
+        Command::BrokerUsers(options) => broker_users::run(&options),
         Command::Prepare(options) => prepare::run(options).await,
         Command::Doctor(options) => doctor::run(options, cli.global.output).await,
         Command::Completions { shell } => output::completions(shell),

@@ -195,7 +195,7 @@ spec:
           configMap: {name: {{ $full }}}
         - name: tmp
           emptyDir: {sizeLimit: 64Mi}
-        {{- include "tributary.natsVolumes" $root | nindent 8 }}
+        {{- include "tributary.natsVolumes" (dict "root" $root "service" .name) | nindent 8 }}
         {{- with concat (.volumes | default list) $service.volumes }}
         {{- toYaml . | nindent 8 }}
         {{- end }}
@@ -355,14 +355,16 @@ securityContext:
 {{- end }}
 {{- end }}
 
+{{/* Each service sees its own credentials alone. */}}
 {{- define "tributary.natsVolumes" -}}
-{{- with .Values.nats.credentials }}
+{{- $service := .service }}
+{{- with .root.Values.nats.credentials }}
 {{- if .secret }}
 - name: nats-credentials
-  secret: {secretName: {{ .secret }}, defaultMode: 288, items: [{key: {{ .key }}, path: nats.creds}]}
+  secret: {secretName: {{ .secret }}, defaultMode: 288, items: [{key: {{ ternary (printf "%s.nk" $service) .key .perService }}, path: nats.creds}]}
 {{- end }}
 {{- end }}
-{{- with .Values.nats.ca }}
+{{- with .root.Values.nats.ca }}
 {{- if .secret }}
 - name: nats-ca
   secret: {secretName: {{ .secret }}, defaultMode: 288, items: [{key: {{ .key }}, path: ca.crt}]}

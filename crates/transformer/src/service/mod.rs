@@ -7,7 +7,7 @@ mod queue;
 use std::{collections::HashMap, sync::Arc};
 
 use anyhow::Context;
-use bus::{Bus, ConsumerOptions, LedgerWriter, Queue};
+use bus::{Bus, ConsumerOptions, LedgerWriter, Queue, Service};
 use model::PipelineName;
 use stage::{Pipelines, Turns};
 use tokio::sync::Semaphore;
@@ -24,7 +24,7 @@ pub use config::{Config, InvalidConfig};
 /// When a setting is out of its limits, or the broker is too old.
 pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
     config.validate().context("the settings of the transformer are invalid")?;
-    let bus = Bus::connect(&config.bus, &shutdown).await?;
+    let bus = Bus::connect(&config.bus.of_service(Service::Transformer), &shutdown).await?;
     bus.provision().await.context("the streams cannot be created")?;
     let (pipelines, follower) = Pipelines::follow(&bus);
     let ready = config.readiness.part("transformer");

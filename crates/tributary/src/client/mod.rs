@@ -49,6 +49,7 @@ pub(crate) async fn run(command: Command, global: &Global) -> Result<(), Failure
         | Command::Extractor(_)
         | Command::Transformer(_)
         | Command::Loader(_)
+        | Command::BrokerUsers(_)
         | Command::Prepare(_)
         | Command::Doctor(_)
         | Command::Completions { .. } => Err(Failure::new("this command asks no server", "", "")),

@@ -24,7 +24,10 @@ const NEARLY_FULL: u64 = 90;
 pub(super) async fn check(config: &bus::Config, findings: &mut Findings) {
     let mut reached = None;
     for server in &config.servers {
-        let alone = bus::Config { servers: vec![server.clone()], ..config.clone() };
+        let alone = bus::Config {
+            servers: vec![server.clone()],
+            ..config.of_service(bus::Service::Scheduler)
+        };
         let connecting = tokio::time::timeout(PATIENCE, Bus::try_connect(&alone));
         match connecting.await {
             Ok(Ok(bus)) => {
