@@ -1,7 +1,7 @@
 # `make demo` runs the main job on real data, `make test` passes all tests, `make lint` checks the
 # rest. Tools are fetched once into .tools/.
 .POSIX:
-.PHONY: demo test lint chart chart-snapshots bench memory build
+.PHONY: demo cluster test lint chart chart-snapshots bench memory build
 
 BIN := target/debug/tributary
 VENV := .tools/venv
@@ -36,6 +36,9 @@ chart: .tools/chart/ready
 
 chart-snapshots: .tools/chart/ready
 	.tools/chart/bin/python tests/chart/check.py .tools/chart/bin/helm .tools/chart/bin --update
+
+cluster: build $(NATS) $(HISTORY)
+	target/debug/cluster
 
 bench: $(NATS)
 	cargo build --locked --release --workspace --bins

@@ -76,13 +76,25 @@ impl Nats {
     /// When no nats-server is found, or one does not start.
     #[must_use]
     pub fn start_cluster() -> [Self; 3] {
+        Self::start_cluster_configured("", "")
+    }
+
+    /// Starts three servers as [`Nats::start_cluster`] does, with further settings for all of them, and
+    /// for the connections among them.
+    ///
+    /// # Panics
+    ///
+    /// When no nats-server is found, or one does not start.
+    #[must_use]
+    pub fn start_cluster_configured(settings: &str, among: &str) -> [Self; 3] {
         let ports: [u16; 3] = std::array::from_fn(|_| ports::free_port());
         let routes = ports.map(|port| format!("nats://127.0.0.1:{port}")).join(", ");
         std::array::from_fn(|index| {
             let port = ports[index];
             Self::start_configured(&format!(
                 "server_name: n{index}\n\
-                 cluster {{name: tests, listen: \"127.0.0.1:{port}\", routes: [{routes}]}}"
+                 cluster {{name: tests, listen: \"127.0.0.1:{port}\", routes: [{routes}]\n{among}}}\n\
+                 {settings}"
             ))
         })
     }
