@@ -38,7 +38,7 @@ pub use access::{AccessConfig, Mode, TlsConfig};
 pub use config::{Config, Database, InvalidConfig};
 pub use prepare::{inspect_database, prepare};
 
-use crate::core::Scheduler;
+use crate::{access::Tls, core::Scheduler};
 
 /// Serves until `shutdown`, then gives back what is in hand. Any number may run at once on one
 /// database and one broker.
@@ -73,6 +73,10 @@ pub async fn run_on(
     let bus = Bus::connect(&config.bus.of_service(Service::Scheduler), &shutdown).await?;
     bus.provision().await.context("the streams cannot be created")?;
 
+    let tls = match &config.access.tls {
+        Some(settings) => Some(Tls::load(settings).context("`access.tls` cannot be used")?),
+        None => None,
+    };
     let scaler = match config.scaler_listen {
         Some(address) => {
             let bound = TcpListener::bind(address).await;
@@ -96,7 +100,8 @@ pub async fn run_on(
     if let Some(listener) = scaler {
         tasks.spawn("scaler", grpc::serve_scaler(scheduler.clone(), listener));
     }
-    tasks.spawn("api", grpc::serve(scheduler.clone(), listener));
+    tasks.spawn("certificates", access::watch(scheduler.clone(), tls.clone()));
+    tasks.spawn("api", grpc::serve(scheduler.clone(), listener, tls));
     ready.set(true);
     let outcome = tasks.wait(deadline).await;
     ready.set(false);

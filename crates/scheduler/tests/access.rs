@@ -308,3 +308,42 @@ async fn tls_asks_for_a_certificate_of_the_authority() {
     shutdown.cancel();
     within(run).await.unwrap().unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replaced_certificate_is_used_without_a_restart() {
+    rustls::crypto::ring::default_provider().install_default().ok();
+    let (before, after) = (Authority::new(), Authority::new());
+    before.issue("server");
+    after.issue("server");
+    let mut house = House::new().await;
+    let (certificate, key) = (before.path("server.pem"), before.path("server.key"));
+    house.config.access.tls =
+        Some(TlsConfig { certificate: certificate.clone(), key: key.clone(), client_ca: None });
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("https://{}", listener.local_addr().unwrap());
+    let shutdown = CancellationToken::new();
+    let run = tokio::spawn(scheduler::run_on(listener, house.config.clone(), shutdown.clone()));
+    let connect = |authority: &Authority| {
+        let root = Certificate::from_pem(std::fs::read(authority.path("ca.pem")).unwrap());
+        let tls = ClientTlsConfig::new().ca_certificate(root);
+        let endpoint = Channel::from_shared(url.clone()).unwrap().tls_config(tls).unwrap();
+        async move { endpoint.connect().await }
+    };
+    let going = within(connect(&before)).await.unwrap();
+
+    // Half of a pair is of no use: what was there stays in use.
+    std::fs::copy(after.path("server.pem"), &certificate).unwrap();
+    within(connect(&before)).await.unwrap();
+    std::fs::copy(after.path("server.key"), &key).unwrap();
+    within(async {
+        // The files are looked at every two seconds; there is no event for others.
+        while connect(&after).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    })
+    .await;
+    within(connect(&before)).await.unwrap_err();
+    list(&going, None).await.unwrap();
+    shutdown.cancel();
+    within(run).await.unwrap().unwrap();
+}

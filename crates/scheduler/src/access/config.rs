@@ -1,9 +1,7 @@
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use anyhow::Context;
 use serde::{Deserialize, Serialize};
 use spec::SecretText;
-use tonic::transport::{Certificate, Identity, ServerTlsConfig};
 
 /// Who may call the gRPC API.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -30,7 +28,8 @@ pub enum Mode {
     Tokens,
 }
 
-/// TLS of the gRPC API, 1.2 or newer. The files are PEM and are read at the start.
+/// TLS of the gRPC API, 1.2 or newer. The files are PEM. A file that is replaced
+/// is read within seconds; new connections go by it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TlsConfig {
@@ -41,32 +40,6 @@ pub struct TlsConfig {
     /// Authorities of client certificates. If set, callers need one, besides their token.
     #[serde(default)]
     pub client_ca: Option<PathBuf>,
-}
-
-impl TlsConfig {
-    /// Reads the files.
-    ///
-    /// # Errors
-    ///
-    /// When one cannot be read.
-    pub(crate) fn load(&self) -> anyhow::Result<ServerTlsConfig> {
-        let identity = Identity::from_pem(
-            read("access.tls.certificate", &self.certificate)?,
-            read("access.tls.key", &self.key)?,
-        );
-        let tls = ServerTlsConfig::new().identity(identity);
-        Ok(match &self.client_ca {
-            Some(path) => {
-                tls.client_ca_root(Certificate::from_pem(read("access.tls.client_ca", path)?))
-            }
-            None => tls,
-        })
-    }
-}
-
-fn read(key: &str, path: &Path) -> anyhow::Result<Vec<u8>> {
-    std::fs::read(path)
-        .with_context(|| format!("`{key}` names a file that cannot be read: {}", path.display()))
 }
 
 /// A secret is given by reference, never in clear.
@@ -111,13 +84,5 @@ mod tests {
         let config: AccessConfig =
             serde_json::from_str(r#"{"mode": "tokens", "admin_token": "${env:T}"}"#).unwrap();
         assert_eq!(config.mode, Some(Mode::Tokens));
-    }
-
-    #[test]
-    fn a_missing_file_is_named() {
-        let tls =
-            TlsConfig { certificate: "/none.pem".into(), key: "/none.key".into(), client_ca: None };
-        let error = tls.load().unwrap_err().to_string();
-        assert!(error.contains("access.tls.certificate") && error.contains("/none.pem"), "{error}");
     }
 }

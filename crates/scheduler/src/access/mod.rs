@@ -4,6 +4,7 @@ mod config;
 mod guard;
 mod permission;
 mod subject;
+mod tls;
 mod tokens;
 
 use std::{
@@ -26,6 +27,7 @@ pub(crate) use self::{
     guard::GuardLayer,
     permission::{Permission, Role, declared},
     subject::Subject,
+    tls::{Tls, watch},
     tokens::{digest, new_secret},
 };
 

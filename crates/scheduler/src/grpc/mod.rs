@@ -21,7 +21,7 @@ use wire::control::{
 use wire::scaler::external_scaler_server::ExternalScalerServer;
 
 use crate::{
-    access::{Access, GuardLayer},
+    access::{Access, GuardLayer, Tls},
     core::Scheduler,
     scaling::Scaler,
 };
@@ -30,7 +30,11 @@ use crate::{
 const MAX_MESSAGE: usize = 16 * 1024 * 1024;
 
 /// Serves until shutdown, then ends the calls in hand.
-pub(crate) async fn serve(scheduler: Scheduler, listener: TcpListener) -> anyhow::Result<()> {
+pub(crate) async fn serve(
+    scheduler: Scheduler,
+    listener: TcpListener,
+    tls: Option<Tls>,
+) -> anyhow::Result<()> {
     let pipelines = PipelineServiceServer::new(pipelines::Pipelines(scheduler.clone()))
         .max_decoding_message_size(MAX_MESSAGE);
     let polls = PollServiceServer::new(polls::Polls(scheduler.clone()));
@@ -61,12 +65,7 @@ pub(crate) async fn serve(scheduler: Scheduler, listener: TcpListener) -> anyhow
     let address = listener.local_addr().context("the listener has no address")?;
     let settings = &scheduler.config().access;
     let guard = GuardLayer::new(Access::new(settings, address, scheduler.clone())?);
-    let mut server = Server::builder();
-    if let Some(tls) = &settings.tls {
-        server = server.tls_config(tls.load()?).context("`access.tls` cannot be used")?;
-    }
-    tracing::info!(%address, tls = settings.tls.is_some(), "the control API listens");
-    server
+    let router = Server::builder()
         .layer(guard)
         .add_service(health_service)
         .add_service(reflection().build_v1().context("reflection v1")?)
@@ -78,13 +77,15 @@ pub(crate) async fn serve(scheduler: Scheduler, listener: TcpListener) -> anyhow
         .add_service(quotas)
         .add_service(deliveries)
         .add_service(access)
-        .add_service(scaler)
-        .serve_with_incoming_shutdown(
-            TcpIncoming::from(listener),
-            scheduler.shutdown().clone().cancelled_owned(),
-        )
-        .await
-        .context("the control API failed")
+        .add_service(scaler);
+    tracing::info!(%address, tls = settings.tls.is_some(), "the control API listens");
+    let incoming = TcpIncoming::from(listener);
+    let shutdown = scheduler.shutdown().clone().cancelled_owned();
+    match tls {
+        Some(tls) => router.serve_with_incoming_shutdown(tls.accept(incoming), shutdown).await,
+        None => router.serve_with_incoming_shutdown(incoming, shutdown).await,
+    }
+    .context("the control API failed")
 }
 
 /// Serves what KEDA asks, and nothing else, without tokens, which KEDA cannot send.

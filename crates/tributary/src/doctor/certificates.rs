@@ -6,6 +6,7 @@ use std::{
 };
 
 use anyhow::{Context, anyhow, bail};
+use runtime::certificate::not_after;
 use rustls::{
     ClientConfig, RootCertStore,
     pki_types::{CertificateDer, ServerName, pem::PemObject},
@@ -105,7 +106,7 @@ fn judge(whose: &str, certificate: &CertificateDer<'_>, now: SystemTime) -> Find
         return Finding::problem(CERTIFICATES, what, "have it issued again");
     };
     let date = chrono::DateTime::<chrono::Utc>::from(end).format("%Y-%m-%d");
-    let mend = "have a new one issued and put it in place; services have to be started again";
+    let mend = "have a new one issued and put it in place";
     match end.duration_since(now) {
         Err(_) => {
             let what = format!("the certificate of {whose} has ended on {date}");
@@ -120,53 +121,6 @@ fn judge(whose: &str, certificate: &CertificateDer<'_>, now: SystemTime) -> Find
             Finding::good(CERTIFICATES, format!("the certificate of {whose} holds until {date}"))
         }
     }
-}
-
-/// The end of a certificate: RFC 5280, section 4.1, `tbsCertificate.validity.notAfter`.
-fn not_after(certificate: &[u8]) -> Option<SystemTime> {
-    const INTEGER: u8 = 0x02;
-    const UTC_TIME: u8 = 0x17;
-    const SEQUENCE: u8 = 0x30;
-    const VERSION: u8 = 0xa0;
-    let (_, certificate, _) = element(certificate)?;
-    let (_, mut fields, _) = element(certificate)?;
-    if fields.first() == Some(&VERSION) {
-        fields = element(fields)?.2;
-    }
-    // Serial number, algorithm, issuer.
-    for wanted in [INTEGER, SEQUENCE, SEQUENCE] {
-        let (tag, _, rest) = element(fields)?;
-        fields = (tag == wanted).then_some(rest)?;
-    }
-    let (_, validity, _) = element(fields)?;
-    let (_, _, rest) = element(validity)?;
-    let (tag, text, _) = element(rest)?;
-    let text = std::str::from_utf8(text).ok()?;
-    let text = match tag {
-        // Two digits of the year, up to 2049.
-        UTC_TIME if text < "5" => format!("20{text}"),
-        UTC_TIME => format!("19{text}"),
-        _ => text.to_owned(),
-    };
-    let end = chrono::NaiveDateTime::parse_from_str(&text, "%Y%m%d%H%M%SZ").ok()?;
-    Some(end.and_utc().into())
-}
-
-/// Splits the first element of DER into its tag, its contents, and what comes after it.
-fn element(der: &[u8]) -> Option<(u8, &[u8], &[u8])> {
-    let (&tag, rest) = der.split_first()?;
-    let (&first, rest) = rest.split_first()?;
-    let (length, rest) = if first < 0x80 {
-        (usize::from(first), rest)
-    } else {
-        let (bytes, rest) = rest.split_at_checked(usize::from(first & 0x7f))?;
-        if bytes.len() > 4 {
-            return None;
-        }
-        (bytes.iter().fold(0, |length, byte| length << 8 | usize::from(*byte)), rest)
-    };
-    let (contents, rest) = rest.split_at_checked(length)?;
-    Some((tag, contents, rest))
 }
 
 #[cfg(test)]
@@ -201,12 +155,5 @@ AOpUcAg2GquhfGeD8gA9bgDYi8CUqJtXLSRN33MOpX84
         assert_eq!(level(end - days(31)), "ok");
         assert_eq!(level(end - days(29)), "warning");
         assert_eq!(level(end + days(1)), "problem");
-    }
-
-    #[test]
-    fn what_is_no_certificate_has_no_end() {
-        for bytes in [&b""[..], b"0", b"\x30\x84\xff\xff\xff\xff", b"\x30\x03\x30\x01\x02"] {
-            assert_eq!(not_after(bytes), None);
-        }
     }
 }
