@@ -1,4 +1,4 @@
-use std::sync::{Arc, Mutex, atomic::AtomicBool};
+use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use connect::{Error, Sweep, Written};
@@ -15,7 +15,8 @@ use super::{
 };
 use crate::sql::{
     failure::Failure,
-    load, plan,
+    load::{self, Known},
+    plan,
     plan::{Change, Incoming},
     session::Session,
     settings::Settings,
@@ -30,8 +31,7 @@ pub(crate) struct Target {
     address: String,
     settings: Settings,
     shape: Mutex<Option<Arc<Shape>>>,
-    /// The table may hold none of the rows that come.
-    fresh: AtomicBool,
+    known: Known,
 }
 
 impl Target {
@@ -55,7 +55,7 @@ impl Target {
             pool: pool::pool(options),
             settings: Settings::new(pipeline, target)?,
             shape: Mutex::new(None),
-            fresh: AtomicBool::new(true),
+            known: Known { fresh: true.into(), patched: false.into() },
         })
     }
 
@@ -68,7 +68,7 @@ impl Target {
         Ok(PgSession::new(transaction, self.what()))
     }
 
-    fn known(&self) -> Option<Arc<Shape>> {
+    fn known_shape(&self) -> Option<Arc<Shape>> {
         self.shape.lock().map_or(None, |shape| shape.clone())
     }
 
@@ -80,7 +80,7 @@ impl Target {
 
     /// Returns the shape of the table after making it take these units.
     async fn shape(&self, units: &[Unit<'_>]) -> Result<Arc<Shape>, Failure> {
-        if let Some(shape) = self.known()
+        if let Some(shape) = self.known_shape()
             && self.changes(units, Some(&shape))?.is_empty()
         {
             return Ok(shape);
@@ -140,7 +140,7 @@ impl Target {
         let shape = self.shape(units).await?;
         let mut session = self.begin().await?;
         let written =
-            load::write(&mut session, &self.settings, &shape, batches, units, &self.fresh).await?;
+            load::write(&mut session, &self.settings, &shape, batches, units, &self.known).await?;
         session.commit().await?;
         Ok(written)
     }

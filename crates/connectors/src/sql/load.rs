@@ -2,17 +2,18 @@
 
 use std::{
     ops::Range,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
 };
 
-use connect::Written;
+use connect::{Error, Written};
 use model::Batch;
 use spec::Deletes;
 
 use super::{
     failure::Failure,
     merge::{Layout, Merge},
-    order::{Group, Order},
+    order::{Group, Order, Write},
+    patches::Patches,
     plan,
     session::{Bind, Session},
     settings::Settings,
@@ -24,32 +25,50 @@ use super::{
 /// Halvings after which it pays to index the stage table.
 const INDEX_AFTER: u32 = 32;
 
+/// What is known of a table, right or wrong.
+#[derive(Debug)]
+pub(crate) struct Known {
+    /// It may hold none of the rows, so that writing them straight in is worth an attempt.
+    pub(crate) fresh: AtomicBool,
+    /// Patches have written to it.
+    pub(crate) patched: AtomicBool,
+}
+
 /// Writes batches and tells what became of them. The caller commits, or rolls back on failure.
-///
-/// `fresh` says that the table may hold none of the rows, so that writing them straight in is
-/// worth an attempt; it is cleared when that was wrong.
 pub(crate) async fn write(
     session: &mut dyn Session,
     settings: &Settings,
     shape: &Shape,
     batches: &[Batch],
     units: &[Unit<'_>],
-    fresh: &AtomicBool,
+    known: &Known,
 ) -> Result<Vec<Written>, Failure> {
     let deletes = settings.deletes != Deletes::Ignore && units.iter().any(Unit::has_deletes);
-    session.lock(&settings.table, shape, deletes).await?;
+    let patches = !settings.appends() && units.iter().any(Unit::has_patches);
+    let alone = deletes || patches || known.patched.load(Relaxed);
+    session.lock(&settings.table, shape, alone).await?;
+    if patches {
+        session.execute(plan::create_patches(settings, shape), &[]).await?;
+    }
+    let patched = patches || !settings.appends() && session.exists(&settings.patches()).await?;
+    known.patched.store(patched, Relaxed);
+    if patched && !alone {
+        let what = format!("table `{}` cannot be written", settings.table.plain());
+        return Err(Failure::Stale(Error::retry(what, "a patch has just been written to it")));
+    }
     if deletes {
         let create = plan::create_tombstones(settings, shape);
         session.execute(create, &[]).await?;
     }
     let tombstones =
         settings.deletes != Deletes::Ignore && session.exists(&settings.tombstones()).await?;
-    let mut load = Load { session, settings, tombstones, tally: Tally::new(batches.len()) };
+    let mut load =
+        Load { session, settings, tombstones, patched, tally: Tally::new(batches.len()) };
     for unit in units {
         let dialect = load.session.dialect();
         let layout = Layout::new(settings, dialect, &unit.fields, shape).map_err(Failure::Stale)?;
         let order = unit.order(settings, &layout, dialect, &mut load.tally);
-        if !load.copy(unit, &layout, &order, fresh).await? {
+        if !load.copy(unit, &layout, &order, &known.fresh).await? {
             load.merge(unit, &layout, order).await?;
         }
     }
@@ -60,6 +79,7 @@ struct Load<'a> {
     session: &'a mut dyn Session,
     settings: &'a Settings,
     tombstones: bool,
+    patched: bool,
     tally: Tally,
 }
 
@@ -72,14 +92,15 @@ impl Load<'_> {
         order: &Order,
         fresh: &AtomicBool,
     ) -> Result<bool, Failure> {
-        let simple = matches!(&*order.groups, [group] if !group.delete && group.present.iter().all(|present| *present));
+        let simple = matches!(&*order.groups, [group] if group.write == Write::Whole && group.present.iter().all(|present| *present));
         if !simple
             || !order.refused.is_empty()
             || self.tombstones
+            || self.patched
             || self.settings.sweeps()
             || !layout.is_exact()
             || !self.session.copies()
-            || !fresh.load(Ordering::Relaxed)
+            || !fresh.load(Relaxed)
         {
             return Ok(false);
         }
@@ -94,7 +115,7 @@ impl Load<'_> {
             }
             Err(Failure::Data { exists, .. }) => {
                 if exists {
-                    fresh.store(false, Ordering::Relaxed);
+                    fresh.store(false, Relaxed);
                 }
                 self.roll_back().await?;
                 Ok(false)
@@ -192,7 +213,18 @@ impl Load<'_> {
         rows: &Range<usize>,
     ) -> Result<(), Failure> {
         let range = bounds(rows);
-        let counted = if group.delete {
+        let patches = Patches { merge, partial: group.write == Write::Patch };
+        let counted = if self.patched {
+            let (count, statements) = match group.write {
+                Write::Delete => (patches.count_deleted(), patches.delete()),
+                Write::Whole | Write::Patch => (patches.count(), patches.write()),
+            };
+            let counted = self.session.numbers(count, &range).await?;
+            for statement in statements {
+                self.session.execute(statement, &range).await?;
+            }
+            counted
+        } else if group.write == Write::Delete {
             let counted = self.session.numbers(merge.count_deleted(), &range).await?;
             self.session.execute(merge.delete(), &range).await?;
             self.session.execute(merge.bury(), &range).await?;

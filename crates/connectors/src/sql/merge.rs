@@ -42,6 +42,8 @@ pub(crate) struct Placed {
     pub(crate) kind: Kind,
     pub(crate) declared: String,
     base: String,
+    /// Never null.
+    pub(super) required: bool,
 }
 
 impl Layout {
@@ -74,6 +76,7 @@ impl Layout {
                     kind: column.kind,
                     declared: column.declared.clone(),
                     base: column.base.clone(),
+                    required: column.required,
                 })
             })
             .collect::<Result<Vec<_>, Error>>()?;
@@ -99,7 +102,7 @@ impl Layout {
     }
 
     /// The value of a field in `row`, with the type of its column.
-    fn value(&self, index: usize, row: &str) -> String {
+    pub(super) fn value(&self, index: usize, row: &str) -> String {
         let column = &self.columns[index];
         match column.fit {
             // JSON is staged as text, so that a value that is none is refused alone.
@@ -116,7 +119,7 @@ impl Layout {
     }
 
     /// The columns of `row`'s key equal those of `other`, which are named as in the table.
-    fn same_key(&self, settings: &Settings, row: &str, other: &str) -> String {
+    pub(super) fn same_key(&self, settings: &Settings, row: &str, other: &str) -> String {
         if settings.appends() {
             return format!("{other}.{} = {row}.id", Own::Record.identifier());
         }
@@ -237,7 +240,7 @@ impl Merge<'_> {
              {extracted} = excluded.{extracted} where excluded.{version} > d.{version} or \
              (excluded.{version} = d.{version} and excluded.{extracted} > d.{extracted})",
             tombstones = self.settings.tombstones(),
-            values = list(self.layout.key.iter().map(|&index| self.layout.value(index, "s"))),
+            values = self.key_values(),
             rows = self.rows(),
             first = self.settings.key[0],
         )
@@ -250,12 +253,12 @@ impl Merge<'_> {
              order by s.r on conflict do nothing",
             seen = self.settings.seen(),
             keys = list(self.settings.key.iter()),
-            values = list(self.layout.key.iter().map(|&index| self.layout.value(index, "s"))),
+            values = self.key_values(),
             stage = self.layout.stage,
         )
     }
 
-    fn rows(&self) -> String {
+    pub(super) fn rows(&self) -> String {
         format!(
             "{} s left join {} t on {}",
             self.layout.stage,
@@ -264,21 +267,26 @@ impl Merge<'_> {
         )
     }
 
-    fn insert(&self) -> String {
+    pub(super) fn insert(&self) -> String {
         let mut columns: Vec<_> = self.written().map(|(_, name)| name.to_string()).collect();
         columns.extend(self.own_values("").map(|(own, _)| own.identifier().to_string()));
         format!("insert into {} as t ({})", self.settings.table, list(columns))
     }
 
-    fn values(&self, row: &str) -> String {
+    pub(super) fn values(&self, row: &str) -> String {
         let mut values: Vec<_> =
             self.written().map(|(index, _)| self.layout.value(index, row)).collect();
         values.extend(self.own_values(row).map(|(_, value)| value));
         list(values)
     }
 
+    /// The values of the key.
+    pub(super) fn key_values(&self) -> String {
+        list(self.layout.key.iter().map(|&index| self.layout.value(index, "s")))
+    }
+
     /// The fields that the rows carry.
-    fn written(&self) -> impl Iterator<Item = (usize, &Identifier)> {
+    pub(super) fn written(&self) -> impl Iterator<Item = (usize, &Identifier)> {
         let present = self.present.iter().zip(&self.layout.columns).enumerate();
         present
             .filter(|(_, (present, _))| **present)
@@ -286,7 +294,7 @@ impl Merge<'_> {
     }
 
     /// The columns of ours that are written, with their values.
-    fn own_values(&self, row: &str) -> impl Iterator<Item = (Own, String)> {
+    pub(super) fn own_values(&self, row: &str) -> impl Iterator<Item = (Own, String)> {
         self.layout.own.iter().filter_map(move |own| {
             let value = match own {
                 Own::Version => format!("{row}.v"),
@@ -326,7 +334,7 @@ impl Merge<'_> {
     }
 
     /// The row of the target is older than these.
-    fn is_newer(&self, version: &str, extracted: &str) -> String {
+    pub(super) fn is_newer(&self, version: &str, extracted: &str) -> String {
         let stored = format!("t.{}", Own::Version.identifier());
         if self.settings.newest_by {
             format!(
@@ -352,20 +360,22 @@ impl Merge<'_> {
         let mut parts: Vec<_> = self
             .written()
             .filter(|(index, _)| !self.layout.key.contains(index))
-            .map(|(index, name)| {
-                let value = self.layout.value(index, "s");
-                match self.layout.columns[index].kind {
-                    Kind::Json | Kind::Other => {
-                        format!("cast(t.{name} as text) is distinct from cast({value} as text)")
-                    }
-                    _ => format!("t.{name} is distinct from {value}"),
-                }
-            })
+            .map(|(index, name)| self.field_differs(index, name))
             .collect();
         if self.settings.deletes == Deletes::Soft {
             parts.push(format!("t.{} is not null", Own::DeletedAt.identifier()));
         }
         if parts.is_empty() { "1 = 0".to_owned() } else { format!("({})", join(parts, " or ")) }
+    }
+
+    pub(super) fn field_differs(&self, index: usize, name: &Identifier) -> String {
+        let value = self.layout.value(index, "s");
+        match self.layout.columns[index].kind {
+            Kind::Json | Kind::Other => {
+                format!("cast(t.{name} as text) is distinct from cast({value} as text)")
+            }
+            _ => format!("t.{name} is distinct from {value}"),
+        }
     }
 
     /// The row is new in the target, or newer there; and was not deleted later.
@@ -384,19 +394,25 @@ impl Merge<'_> {
             }
         }
         text.push(')');
-        if self.tombstones {
-            text.push_str(&format!(
-                " and not exists (select 1 from {} d where {} and \
-                 (d.{version} > s.v or (d.{version} = s.v and d.{} >= s.e)))",
-                self.settings.tombstones(),
-                self.layout.same_key(self.settings, "s", "d"),
-                Own::ExtractedAt.identifier(),
-                version = Own::Version.identifier(),
-            ));
-        }
+        text.push_str(&self.is_not_buried());
         text
+    }
+
+    /// Continues a condition: the row was not deleted later.
+    pub(super) fn is_not_buried(&self) -> String {
+        if !self.tombstones {
+            return String::new();
+        }
+        format!(
+            " and not exists (select 1 from {} d where {} and \
+             (d.{version} > s.v or (d.{version} = s.v and d.{} >= s.e)))",
+            self.settings.tombstones(),
+            self.layout.same_key(self.settings, "s", "d"),
+            Own::ExtractedAt.identifier(),
+            version = Own::Version.identifier(),
+        )
     }
 }
 
 /// The rows of the group.
-const RANGE: &str = "s.r >= $1 and s.r < $2";
+pub(super) const RANGE: &str = "s.r >= $1 and s.r < $2";

@@ -2,7 +2,7 @@
 //!
 //! Writing: `settings` says what is wanted, `shape` what the table has, `plan` what has to change,
 //! `unit` takes the records, `check` finds those that do not fit, `order` puts them in order,
-//! `merge` writes the SQL, `load` and `sweep` run it over a `session`, which each database
+//! `merge` and `patches` write the SQL, `load` and `sweep` run it over a `session`, which each database
 //! implements. Reading: `columns` compares the table with the schema, `reader` makes chunks of the
 //! rows that each database gives, `cursor` says where it stands.
 
@@ -14,6 +14,7 @@ mod keys;
 pub(crate) mod load;
 pub(crate) mod merge;
 mod order;
+mod patches;
 pub(crate) mod plan;
 pub(crate) mod quote;
 pub(crate) mod reader;

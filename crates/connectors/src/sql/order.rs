@@ -14,9 +14,19 @@ use super::{
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Group {
     pub(crate) rows: Range<usize>,
-    pub(crate) delete: bool,
+    pub(crate) write: Write,
     /// Per column, whether the rows carry it.
     pub(crate) present: Arc<[bool]>,
+}
+
+/// What is done with rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Write {
+    /// They speak of the whole row.
+    Whole,
+    /// They change some fields, whatever becomes of the others.
+    Patch,
+    Delete,
 }
 
 /// In which order the rows of a [`Unit`] are written.
@@ -42,8 +52,8 @@ impl Order {
             refused: std::mem::take(&mut self.refused),
         };
         let groups = std::mem::take(&mut self.groups);
-        for Group { rows, delete, present } in groups {
-            let cut = |rows: Range<usize>| Group { rows, delete, present: Arc::clone(&present) };
+        for Group { rows, write, present } in groups {
+            let cut = |rows: Range<usize>| Group { rows, write, present: Arc::clone(&present) };
             if rows.start < middle {
                 self.groups.push(cut(rows.start..rows.end.min(middle)));
             }
@@ -123,7 +133,7 @@ impl Unit<'_> {
             Order {
                 groups: vec![Group {
                     rows: 0..rows.len(),
-                    delete: false,
+                    write: Write::Whole,
                     present: vec![true; self.fields.len()].into(),
                 }],
                 rows,
@@ -145,7 +155,7 @@ impl Unit<'_> {
         });
         let uniform = self.is_uniform();
         let full: Arc<[bool]> = vec![true; self.fields.len()].into();
-        let mut patterns: HashMap<(bool, Arc<[bool]>), usize> = HashMap::new();
+        let mut patterns: HashMap<(Write, Arc<[bool]>), usize> = HashMap::new();
         let mut entries: Vec<(usize, usize, u32)> = Vec::with_capacity(rows.len());
         let mut start = 0;
         while start < sorted.len() {
@@ -153,12 +163,20 @@ impl Unit<'_> {
             while end < sorted.len() && keys.get(sorted[end]) == keys.get(sorted[start]) {
                 end += 1;
             }
-            let mut kept: Vec<(u32, bool, Arc<[bool]>)> = Vec::new();
+            let mut kept: Vec<(u32, Write, Arc<[bool]>)> = Vec::new();
             let mut covered: Option<Vec<bool>> = None;
             for &at in sorted[start..end].iter().rev() {
                 let row = rows[at];
-                let delete = !uniform && self.deletes(row as usize);
-                let present = if uniform || delete {
+                let write = if uniform {
+                    Write::Whole
+                } else if self.deletes(row as usize) {
+                    Write::Delete
+                } else if self.patches(row as usize) {
+                    Write::Patch
+                } else {
+                    Write::Whole
+                };
+                let present = if uniform || write == Write::Delete {
                     Arc::clone(&full)
                 } else {
                     self.present(row as usize).into()
@@ -174,11 +192,11 @@ impl Unit<'_> {
                 for (by, own) in covered.iter_mut().zip(&*present) {
                     *by |= own;
                 }
-                kept.push((row, delete, present));
+                kept.push((row, write, present));
             }
-            for (round, (row, delete, present)) in kept.into_iter().rev().enumerate() {
+            for (round, (row, write, present)) in kept.into_iter().rev().enumerate() {
                 let next = patterns.len();
-                let pattern = *patterns.entry((delete, present)).or_insert(next);
+                let pattern = *patterns.entry((write, present)).or_insert(next);
                 entries.push((round, pattern, row));
             }
             start = end;
@@ -194,10 +212,10 @@ impl Unit<'_> {
             match order.groups.last_mut() {
                 Some(group) if same => group.rows.end = at + 1,
                 _ => {
-                    let (delete, present) = &by_number[*pattern].1;
+                    let (write, present) = &by_number[*pattern].1;
                     order.groups.push(Group {
                         rows: at..at + 1,
-                        delete: *delete,
+                        write: *write,
                         present: Arc::clone(present),
                     });
                 }
@@ -230,7 +248,7 @@ mod tests {
     fn order(rows: usize, groups: &[Range<usize>]) -> Order {
         let group = |rows: &Range<usize>| Group {
             rows: rows.clone(),
-            delete: false,
+            write: Write::Whole,
             present: vec![true].into(),
         };
         Order {

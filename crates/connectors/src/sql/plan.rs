@@ -235,6 +235,17 @@ pub(crate) fn create_tombstones(settings: &Settings, shape: &Shape) -> String {
     )
 }
 
+/// Returns the statement that creates the table of the versions of single fields.
+pub(crate) fn create_patches(settings: &Settings, shape: &Shape) -> String {
+    format!(
+        "create table if not exists {} ({}, _field text not null, _version bigint not null, \
+         _extracted_at bigint not null, primary key ({}, _field))",
+        settings.patches(),
+        list(key_columns(settings, shape)),
+        list(&settings.key)
+    )
+}
+
 fn key_columns(settings: &Settings, shape: &Shape) -> Vec<String> {
     settings
         .key

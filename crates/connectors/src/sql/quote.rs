@@ -58,6 +58,11 @@ impl Identifier {
     pub(crate) fn name(&self) -> &str {
         &self.0
     }
+
+    /// Returns the name as a text of SQL.
+    pub(crate) fn literal(&self) -> String {
+        format!("'{}'", self.0.replace('\'', "''"))
+    }
 }
 
 impl fmt::Display for Identifier {

@@ -94,6 +94,11 @@ impl Settings {
         self.table.beside("deleted")
     }
 
+    /// Returns the table of the versions of fields that patches have written.
+    pub(crate) fn patches(&self) -> Table {
+        self.table.beside("patches")
+    }
+
     /// Returns the table of the last swept run.
     pub(crate) fn swept(&self) -> Table {
         self.table.beside("swept")

@@ -56,6 +56,9 @@ pub(crate) async fn sweep(
                 session.execute(statements.bury(), &bounds).await?;
             }
             session.execute(statements.remove(), &bounds).await?;
+            if session.exists(&settings.patches()).await? {
+                session.execute(statements.forget_patches(), &[]).await?;
+            }
         }
         number(&doomed)
     };
@@ -155,6 +158,16 @@ impl<'a> Statements<'a> {
             values = list(self.settings.key.iter().map(|key| format!("t.{key}"))),
             table = self.settings.table,
             doomed = self.doomed,
+        )
+    }
+
+    fn forget_patches(&self) -> String {
+        let same_key =
+            join(self.settings.key.iter().map(|key| format!("t.{key} = p.{key}")), " and ");
+        format!(
+            "delete from {patches} as p where not exists (select 1 from {table} t where {same_key})",
+            patches = self.settings.patches(),
+            table = self.settings.table,
         )
     }
 

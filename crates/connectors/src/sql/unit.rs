@@ -129,6 +129,18 @@ impl<'a> Unit<'a> {
         self.operations.as_ref().is_some_and(|operations| operations[row] == Operation::Delete)
     }
 
+    /// Tells whether any record changes some of the fields only.
+    pub(crate) fn has_patches(&self) -> bool {
+        self.operations.as_ref().is_some_and(|operations| operations.contains(&Operation::Patch))
+            && self.presence.iter().any(Option::is_some)
+    }
+
+    /// Tells whether this record speaks of some of the fields only.
+    pub(super) fn patches(&self, row: usize) -> bool {
+        self.operations.as_ref().is_some_and(|operations| operations[row] == Operation::Patch)
+            && self.present(row).contains(&false)
+    }
+
     /// Tells which fields the record carries.
     pub(super) fn present(&self, row: usize) -> Vec<bool> {
         self.presence.iter().map(|bits| bits.as_ref().is_none_or(|bits| bits.value(row))).collect()

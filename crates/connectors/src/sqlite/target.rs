@@ -1,4 +1,4 @@
-use std::{path::Path, sync::atomic::AtomicBool};
+use std::path::Path;
 
 use async_trait::async_trait;
 use connect::{Error, Sweep, Written};
@@ -13,7 +13,7 @@ use super::{
 };
 use crate::sql::{
     failure::Failure,
-    load,
+    load::{self, Known},
     plan::{self, Change, Incoming},
     quote::Table,
     session::Session,
@@ -144,8 +144,8 @@ impl Target {
         let settings = self.settings()?;
         let mut session = self.begin().await?;
         let shape = self.shape(&mut session, units).await?;
-        let fresh = AtomicBool::new(false);
-        let written = load::write(&mut session, settings, &shape, batches, units, &fresh).await?;
+        let known = Known { fresh: false.into(), patched: true.into() };
+        let written = load::write(&mut session, settings, &shape, batches, units, &known).await?;
         session.commit().await?;
         Ok(written)
     }

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "these are tests")]
 
+mod patches;
 mod sources;
 mod support;
 mod targets;
