@@ -10,7 +10,7 @@ use std::{
 };
 
 use testkit::http::{Reply, Server};
-use tests::{Layout, Role, Sender, System};
+use tests::{Layout, Role, Seed, Sender, System};
 use tokio::{task::JoinSet, time::Instant};
 use wire::control::{Run, RunState};
 
@@ -160,6 +160,40 @@ async fn old_pushes_that_come_late_change_nothing() {
     complete_with(&system, 500).await;
     let newest = "select count(*) from events where step = 9 and name = 'step 9'";
     assert_eq!(system.sql(newest), "50");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn patches_count_field_by_field_in_whatever_order_they_come() {
+    const CUSTOMERS: u64 = 50;
+    let system = System::start(layout().with_replicas(2)).await;
+    let patched =
+        "id: {header: X-Delivery}, operation: {field: kind, upsert: [new], patch: [changed]}";
+    let yaml = pipeline(&system)
+        .replace("id: {header: X-Delivery}", patched)
+        .replace("name: text}", "name: text, mail: text, city: text, kind: text}");
+    system.client.apply(&yaml).await;
+    let addresses: Vec<_> = system.intakes.iter().map(|(webhooks, _)| *webhooks).collect();
+    let mut seed = Seed::of_test("patches in any order");
+    let mut deliveries = Vec::new();
+    for id in 0..CUSTOMERS {
+        let mut add = |step: u64, kind: &str, fields: &str| {
+            let body = format!("{{\"id\":{id},\"step\":{step},\"kind\":\"{kind}\",{fields}}}");
+            deliveries.push((seed.number(), format!("{id}.{step}"), body));
+        };
+        add(1, "new", "\"name\":\"n1\",\"mail\":\"m1\",\"city\":\"c1\"");
+        add(2, "changed", "\"mail\":\"m2\"");
+        add(3, "changed", "\"city\":\"c3\"");
+        add(4, "changed", "\"mail\":\"m4\"");
+    }
+    deliveries.sort();
+    let mut senders = [Sender::new(addresses.clone(), 0), Sender::new(addresses, 1)];
+    for (index, (_, id, body)) in deliveries.iter().enumerate() {
+        senders[index % 2].deliver("events", id, body).await;
+    }
+    complete_with(&system, 4 * CUSTOMERS).await;
+    let right = "select count(*) from events \
+                 where step = 4 and name = 'n1' and mail = 'm4' and city = 'c3'";
+    assert_eq!(system.sql(right), CUSTOMERS.to_string());
 }
 
 async fn complete_with(system: &System, extracted: u64) {
