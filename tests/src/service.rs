@@ -89,11 +89,7 @@ impl Service {
     pub async fn ready(&mut self) {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            if self
-                .get("/health/ready")
-                .await
-                .is_some_and(|answer| answer.starts_with("HTTP/1.1 200"))
-            {
+            if self.is("ready").await {
                 return;
             }
             assert!(
@@ -105,6 +101,26 @@ impl Service {
             // There is no event to wait for until the process listens.
             sleep(Duration::from_millis(20)).await;
         }
+    }
+
+    /// Waits until the service says that it cannot work, though it lives.
+    ///
+    /// # Panics
+    ///
+    /// When it does not say so, or is not alive.
+    pub async fn unready(&self) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.is("ready").await {
+            assert!(Instant::now() < deadline, "the {} still is ready", self.role.name());
+            sleep(Duration::from_millis(50)).await;
+        }
+        assert!(self.is("live").await, "the {} is not alive", self.role.name());
+    }
+
+    /// Tells whether the service is `live`, or `ready`.
+    async fn is(&self, what: &str) -> bool {
+        let answer = self.get(&format!("/health/{what}")).await;
+        answer.is_some_and(|answer| answer.starts_with("HTTP/1.1 200"))
     }
 
     /// Returns the sum of all series of a metric that carry `label`, 0 where there is none.

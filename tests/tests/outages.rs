@@ -15,7 +15,13 @@ async fn a_broker_that_is_killed_and_started_again_loses_nothing() {
     story.is_running().await;
     let (server, pid) = (story.tap.server(), story.system.nats.pid());
     story.system.nats.kill();
+    for service in story.system.services() {
+        service.unready().await;
+    }
     story.system.nats.restart();
+    for service in story.system.services() {
+        service.ready().await;
+    }
     story.ends_complete().await;
     assert_ne!(story.system.nats.pid(), pid);
     assert_ne!(story.tap.server(), server, "the server is another one");

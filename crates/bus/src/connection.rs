@@ -1,4 +1,4 @@
-use std::{sync::Arc, time::Duration};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use async_nats::{Client, ConnectOptions, Event, ServerAddr, jetstream};
 use secrecy::{ExposeSecret, SecretString};
@@ -13,6 +13,10 @@ const REQUIRED_VERSION_TEXT: &str = "2.15.1";
 
 /// How long JetStream may take to answer one request of its API.
 const API_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How often JetStream is asked whether it is there, and how long the answer may take.
+const READY_INTERVAL: Duration = Duration::from_secs(2);
+const READY_WITHIN: Duration = Duration::from_secs(3);
 
 /// The way to the broker. Cheap to clone; all clones share one connection, which comes back by
 /// itself after an outage.
@@ -103,6 +107,29 @@ impl Bus {
     /// Tells whether JetStream answers, which it does not on a full disk.
     pub async fn is_ready(&self) -> bool {
         self.is_connected() && self.jetstream().query_account().await.is_ok()
+    }
+
+    /// Tells every two seconds whether JetStream answers within three, and from `shutdown` on that
+    /// the process is of no use any more.
+    ///
+    /// # Errors
+    ///
+    /// None: it ends with `shutdown`.
+    pub async fn tell_ready(
+        self,
+        tell: impl Fn(bool),
+        shutdown: CancellationToken,
+    ) -> Result<(), Infallible> {
+        let telling = async {
+            loop {
+                let answer = tokio::time::timeout(READY_WITHIN, self.is_ready()).await;
+                tell(answer.unwrap_or(false));
+                tokio::time::sleep(READY_INTERVAL).await;
+            }
+        };
+        shutdown.run_until_cancelled(telling).await;
+        tell(false);
+        Ok(())
     }
 
     /// Sends what is still to be sent and closes the connection.

@@ -129,8 +129,8 @@ async fn serve(
     tasks.spawn("push", intakes.run(ending.clone()));
     let service = service::Service::new(bus.clone(), pipelines, ledger, sources, config);
     tasks.spawn("tasks", service.run(ending));
-    ready.set(true);
+    let tell_ready = bus.clone().tell_ready(move |is_ready| ready.set(is_ready), tasks.shutdown());
+    tasks.spawn("readiness", tell_ready);
     let outcome = tasks.wait(deadline).await;
-    ready.set(false);
     Ok(outcome?)
 }

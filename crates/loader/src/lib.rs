@@ -93,8 +93,8 @@ async fn serve(
     tasks.spawn("questions", questions::answer(bus.clone(), Arc::clone(&targets), ending.clone()));
     let service = service::Service::new(bus.clone(), pipelines, ledger, targets, config);
     tasks.spawn("queues", service.run(ending));
-    ready.set(true);
+    let tell_ready = bus.clone().tell_ready(move |is_ready| ready.set(is_ready), tasks.shutdown());
+    tasks.spawn("readiness", tell_ready);
     let outcome = tasks.wait(deadline).await;
-    ready.set(false);
     Ok(outcome?)
 }

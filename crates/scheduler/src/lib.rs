@@ -102,9 +102,9 @@ pub async fn run_on(
     }
     tasks.spawn("certificates", access::watch(scheduler.clone(), tls.clone()));
     tasks.spawn("api", grpc::serve(scheduler.clone(), listener, tls));
-    ready.set(true);
+    let tell_ready = bus.clone().tell_ready(move |is_ready| ready.set(is_ready), tasks.shutdown());
+    tasks.spawn("readiness", tell_ready);
     let outcome = tasks.wait(deadline).await;
-    ready.set(false);
     scheduler.wait().await;
     bus.close().await;
     store.close().await;

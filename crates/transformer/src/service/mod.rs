@@ -38,9 +38,9 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
         }
     });
     tasks.spawn("queues", serve(bus.clone(), pipelines, config.concurrent_batches, ending));
-    ready.set(true);
+    let tell_ready = bus.clone().tell_ready(move |is_ready| ready.set(is_ready), tasks.shutdown());
+    tasks.spawn("readiness", tell_ready);
     let outcome = tasks.wait(config.shutdown_grace).await;
-    ready.set(false);
     bus.close().await;
     Ok(outcome?)
 }
