@@ -2,13 +2,17 @@
 
 use std::{
     hash::{BuildHasher, Hasher, RandomState},
-    io::IsTerminal,
+    io::{self, IsTerminal},
+    path::PathBuf,
     time::Duration,
 };
 
 use opentelemetry::{KeyValue, global, trace::TracerProvider};
 use opentelemetry_appender_tracing::layer::OpenTelemetryTracingBridge;
-use opentelemetry_otlp::{LogExporter, MetricExporter, SpanExporter, WithExportConfig};
+use opentelemetry_otlp::{
+    LogExporter, MetricExporter, SpanExporter, WithExportConfig, WithTonicConfig,
+    tonic_types::transport::{Certificate, ClientTlsConfig},
+};
 use opentelemetry_sdk::{
     Resource,
     logs::SdkLoggerProvider,
@@ -44,9 +48,12 @@ pub struct TelemetryConfig {
     /// What is logged and traced, as in `info,loader=debug`. Default
     /// `info,async_nats=warn,opentelemetry=warn`: these tell every step of a connection.
     pub filter: String,
-    /// Where traces, metrics and logs go over OTLP/gRPC, such as `http://127.0.0.1:4317`. Metrics are
-    /// at `/metrics` and logs on stderr nevertheless. Default: nowhere.
+    /// Where traces, metrics and logs go over OTLP/gRPC, such as `http://127.0.0.1:4317`, or with
+    /// `https://` by TLS. Metrics are at `/metrics` and logs on stderr nevertheless. Default: nowhere.
     pub otlp_endpoint: Option<String>,
+    /// Certificates in PEM of the authority that signed the receiver's. Default: those that the system
+    /// trusts.
+    pub otlp_ca: Option<PathBuf>,
     /// What of it goes there: `traces`, `metrics`, `logs`. Default: all.
     pub otlp_signals: Vec<Signal>,
     /// Share of the traces that start here and are kept, 0 to 1. Default 1.
@@ -59,6 +66,7 @@ impl Default for TelemetryConfig {
             format: LogFormat::Human,
             filter: "info,async_nats=warn,opentelemetry=warn".to_owned(),
             otlp_endpoint: None,
+            otlp_ca: None,
             otlp_signals: vec![Signal::Traces, Signal::Metrics, Signal::Logs],
             sample_ratio: 1.0,
         }
@@ -79,8 +87,40 @@ pub enum Signal {
 
 impl TelemetryConfig {
     /// Where a signal goes, if anywhere.
-    fn endpoint(&self, signal: Signal) -> Option<&str> {
-        self.otlp_endpoint.as_deref().filter(|_| self.otlp_signals.contains(&signal))
+    fn receiver(&self, signal: Signal) -> Result<Option<Receiver>, TelemetryError> {
+        let wanted = self.otlp_endpoint.as_deref().filter(|_| self.otlp_signals.contains(&signal));
+        wanted.map(|endpoint| Receiver::new(endpoint, self.otlp_ca.as_ref())).transpose()
+    }
+}
+
+/// Who takes what is sent.
+#[derive(Debug)]
+pub(crate) struct Receiver {
+    endpoint: String,
+    tls: Option<ClientTlsConfig>,
+}
+
+impl Receiver {
+    fn new(endpoint: &str, authority: Option<&PathBuf>) -> Result<Self, TelemetryError> {
+        let tls = match authority {
+            _ if !endpoint.starts_with("https:") => None,
+            None => Some(ClientTlsConfig::new().with_native_roots()),
+            Some(path) => {
+                let pem = std::fs::read(path)
+                    .map_err(|cause| TelemetryError::Authority { path: path.clone(), cause })?;
+                Some(ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem)))
+            }
+        };
+        Ok(Self { endpoint: endpoint.to_owned(), tls })
+    }
+
+    /// Says where an exporter sends to.
+    fn of<E: WithExportConfig + WithTonicConfig>(self, exporter: E) -> E {
+        let exporter = exporter.with_endpoint(self.endpoint).with_timeout(FLUSH);
+        match self.tls {
+            Some(tls) => exporter.with_tls_config(tls),
+            None => exporter,
+        }
     }
 }
 
@@ -103,6 +143,15 @@ pub enum TelemetryError {
     /// An exporter cannot be built.
     #[error("`telemetry.otlp_endpoint` cannot be used: {0}")]
     Exporter(#[from] opentelemetry_otlp::ExporterBuildError),
+    /// The file of the receiver's authority cannot be read.
+    #[error("`telemetry.otlp_ca` names a file that cannot be read: {}", path.display())]
+    Authority {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        #[source]
+        cause: io::Error,
+    },
     /// The registry of metrics cannot be built.
     #[error("metrics cannot be set up: {0}")]
     Metrics(#[from] opentelemetry_sdk::error::OTelSdkError),
@@ -179,13 +228,13 @@ impl Telemetry {
 pub fn init(service: &str, config: &TelemetryConfig) -> Result<Telemetry, TelemetryError> {
     let filter = EnvFilter::try_new(&config.filter)?;
     let resource = resource(service);
-    let (metrics, meter) = metrics(&resource, config.endpoint(Signal::Metrics))?;
+    let (metrics, meter) = metrics(&resource, config.receiver(Signal::Metrics)?)?;
     let tracer = config
-        .endpoint(Signal::Traces)
-        .map(|endpoint| tracer(&resource, endpoint, config.sample_ratio))
+        .receiver(Signal::Traces)?
+        .map(|receiver| tracer(&resource, receiver, config.sample_ratio))
         .transpose()?;
     let logger =
-        config.endpoint(Signal::Logs).map(|endpoint| logger(&resource, endpoint)).transpose()?;
+        config.receiver(Signal::Logs)?.map(|receiver| logger(&resource, receiver)).transpose()?;
     // What sending tells is not sent, or it would never end.
     let sent = logger.as_ref().map(|logger| {
         OpenTelemetryTracingBridge::new(logger).with_filter(filter_fn(|event| {
@@ -225,11 +274,10 @@ where
 
 fn tracer(
     resource: &Resource,
-    endpoint: &str,
+    receiver: Receiver,
     sample_ratio: f64,
 ) -> Result<SdkTracerProvider, TelemetryError> {
-    let exporter =
-        SpanExporter::builder().with_tonic().with_endpoint(endpoint).with_timeout(FLUSH).build()?;
+    let exporter = receiver.of(SpanExporter::builder().with_tonic()).build()?;
     let sampler = Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(sample_ratio)));
     Ok(SdkTracerProvider::builder()
         .with_resource(resource.clone())
@@ -238,9 +286,8 @@ fn tracer(
         .build())
 }
 
-fn logger(resource: &Resource, endpoint: &str) -> Result<SdkLoggerProvider, TelemetryError> {
-    let exporter =
-        LogExporter::builder().with_tonic().with_endpoint(endpoint).with_timeout(FLUSH).build()?;
+fn logger(resource: &Resource, receiver: Receiver) -> Result<SdkLoggerProvider, TelemetryError> {
+    let exporter = receiver.of(LogExporter::builder().with_tonic()).build()?;
     Ok(SdkLoggerProvider::builder()
         .with_resource(resource.clone())
         .with_batch_exporter(exporter)
@@ -250,7 +297,7 @@ fn logger(resource: &Resource, endpoint: &str) -> Result<SdkLoggerProvider, Tele
 /// Makes a registry and the provider that fills it, and that sends where there is an endpoint.
 pub(crate) fn metrics(
     resource: &Resource,
-    endpoint: Option<&str>,
+    receiver: Option<Receiver>,
 ) -> Result<(Metrics, SdkMeterProvider), TelemetryError> {
     let registry = Registry::new();
     let exporter = opentelemetry_prometheus::exporter()
@@ -261,12 +308,8 @@ pub(crate) fn metrics(
         .with_resource(resource.clone())
         .with_reader(exporter)
         .with_view(seconds);
-    if let Some(endpoint) = endpoint {
-        let exporter = MetricExporter::builder()
-            .with_tonic()
-            .with_endpoint(endpoint)
-            .with_timeout(FLUSH)
-            .build()?;
+    if let Some(receiver) = receiver {
+        let exporter = receiver.of(MetricExporter::builder().with_tonic()).build()?;
         let reader = PeriodicReader::builder(exporter).with_interval(METRICS_INTERVAL).build();
         provider = provider.with_reader(reader);
     }
@@ -292,4 +335,19 @@ pub(crate) fn resource(service: &str) -> Resource {
         .with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION")))
         .with_attribute(KeyValue::new("service.instance.id", instance))
         .build()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn telemetry_goes_by_tls_where_the_endpoint_says_so() {
+        rustls::crypto::ring::default_provider().install_default().ok();
+        let receiver = Receiver::new("https://127.0.0.1:4317", None).unwrap();
+        tracer(&resource("test"), receiver, 1.0).unwrap();
+        let missing = PathBuf::from("/none.pem");
+        let error = Receiver::new("https://127.0.0.1:4317", Some(&missing)).unwrap_err();
+        assert!(error.to_string().contains("`telemetry.otlp_ca`"), "{error}");
+    }
 }
