@@ -3,10 +3,12 @@
 use async_nats::HeaderMap;
 use model::Remedy;
 
+use crate::OpenError;
+
 const HEADER: &str = "Tributary-Checksum";
 
 /// A payload is not what was sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Damaged {
     /// It carries no checksum that can be read.
@@ -15,6 +17,9 @@ pub enum Damaged {
     /// Its checksum is another one.
     #[error("the checksum of the message does not fit its content")]
     Differs,
+    /// It is sealed and does not open.
+    #[error(transparent)]
+    Sealed(#[from] OpenError),
 }
 
 impl Damaged {

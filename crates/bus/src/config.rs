@@ -22,6 +22,10 @@ pub struct Config {
     /// File with the certificates (PEM) of the authority that signed the servers'; turns TLS on.
     /// Default: none.
     pub tls_ca: Option<PathBuf>,
+    /// Folder of keys with which everything is encrypted that the broker and the quarantine keep;
+    /// all services need the same ones. See [`crate::SealKeys`]. Pipelines with `pii` need it.
+    /// Default: none.
+    pub seal_keys: Option<PathBuf>,
     /// How long a publish is retried when the broker does not answer, at least `60s` in production,
     /// because a change of leader takes up to 10 s. A full stream is waited for without limit.
     /// Default: `90s`.
@@ -96,6 +100,7 @@ impl Default for Config {
             replicas: 1,
             credentials: None,
             tls_ca: None,
+            seal_keys: None,
             publish_patience: Duration::from_secs(90),
             ack_wait: Duration::from_secs(30),
             max_bytes: MaxBytes::default(),

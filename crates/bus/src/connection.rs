@@ -1,11 +1,15 @@
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use async_nats::{Client, ConnectOptions, Event, ServerAddr, jetstream};
+use bytes::Bytes;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::{Config, ConfigError, ConnectError, Names, backoff::Backoff, metrics::Metrics};
+use crate::{
+    Config, ConfigError, ConnectError, Names, OpenError, SealKeys, backoff::Backoff,
+    metrics::Metrics, seal,
+};
 
 /// Older servers ignore settings that keep data safe.
 const REQUIRED_VERSION: (i64, i64, i64) = (2, 15, 1);
@@ -31,6 +35,7 @@ struct Inner {
     jetstream: jetstream::Context,
     names: Names,
     config: Config,
+    seal_keys: Option<SealKeys>,
     /// Counts the connections that were made. What was asked on an older one may never be answered.
     connections: watch::Receiver<u64>,
     provisioning: tokio::sync::Mutex<()>,
@@ -84,6 +89,7 @@ impl Bus {
                 jetstream,
                 names: way.names,
                 config: config.clone(),
+                seal_keys: way.seal_keys,
                 connections: way.connections,
                 provisioning: tokio::sync::Mutex::new(()),
                 metrics: Metrics::new(),
@@ -130,6 +136,33 @@ impl Bus {
         shutdown.run_until_cancelled(telling).await;
         tell(false);
         Ok(())
+    }
+
+    /// Returns the keys with which everything is sealed that is kept; `None`: nothing is.
+    #[must_use]
+    pub fn seal_keys(&self) -> Option<&SealKeys> {
+        self.inner.seal_keys.as_ref()
+    }
+
+    /// Seals a text for a place, if there are keys.
+    #[must_use]
+    pub fn seal(&self, place: &str, text: Bytes) -> Bytes {
+        match self.seal_keys() {
+            Some(keys) => keys.seal(place, &text),
+            None => text,
+        }
+    }
+
+    /// Opens what was sealed for a place. What is not sealed is returned as it is.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError::NoKey`] may pass by itself; [`OpenError::Damaged`] does not.
+    pub fn open(&self, place: &str, sealed: Bytes) -> Result<Bytes, OpenError> {
+        match self.seal_keys() {
+            Some(keys) => keys.open(place, sealed),
+            None => seal::open_without_keys(sealed),
+        }
     }
 
     /// Sends what is still to be sent and closes the connection.
@@ -215,12 +248,14 @@ struct Way {
     names: Names,
     servers: Vec<ServerAddr>,
     options: ConnectOptions,
+    seal_keys: Option<SealKeys>,
     connections: watch::Receiver<u64>,
 }
 
 impl Way {
     async fn of(config: &Config) -> Result<Self, ConfigError> {
         let names = config.validate()?;
+        let seal_keys = config.seal_keys.as_deref().map(SealKeys::read).transpose()?;
         let servers = config
             .servers
             .iter()
@@ -229,7 +264,7 @@ impl Way {
             .map_err(|error| ConfigError::Server(error.into()))?;
         let (connected, connections) = watch::channel(0);
         let options = Box::pin(options(config, &names, connected)).await?;
-        Ok(Self { names, servers, options, connections })
+        Ok(Self { names, servers, options, seal_keys, connections })
     }
 }
 

@@ -20,6 +20,9 @@ const HEARTBEAT: Duration = Duration::from_secs(3);
 /// Silence after which the request is taken for lost, such as after a change of leader.
 const SILENCE: Duration = Duration::from_secs(8);
 
+/// When a message is delivered again whose key is not here yet.
+const KEY_DELAY: Duration = Duration::from_secs(5);
+
 /// What a consumer reads and how much at a time.
 #[derive(Debug, Clone)]
 pub struct ConsumerOptions {
@@ -191,6 +194,15 @@ impl Consumer {
             Arrival::Delivered(message) => {
                 let origin = Arc::clone(&attached.origin);
                 let delivery = Delivery::new(self.bus.clone(), message, origin);
+                if let Some(key) = delivery.missing_key() {
+                    tracing::error!(
+                        key,
+                        subject = delivery.subject(),
+                        "a message waits for a key that is not in the folder of `seal_keys`"
+                    );
+                    delivery.nak(KEY_DELAY).await;
+                    return Ok(None);
+                }
                 let stream = self.options.queue.stream().label();
                 self.bus.metrics().delivered(stream, delivery.attempt() > 1);
                 Ok(Some(delivery))

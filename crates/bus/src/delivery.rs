@@ -8,7 +8,9 @@ use bytes::Bytes;
 use opentelemetry::Context;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::{AckError, Bus, backoff::Backoff, checksum, checksum::Damaged, error::Cause, trace};
+use crate::{
+    AckError, Bus, OpenError, backoff::Backoff, checksum, checksum::Damaged, error::Cause, trace,
+};
 
 /// How long an acknowledgement is tried to be confirmed.
 const ACK_PATIENCE: Duration = Duration::from_secs(60);
@@ -39,6 +41,7 @@ pub(crate) struct Origin {
 pub struct Delivery {
     bus: Bus,
     message: Message,
+    payload: Result<Bytes, Damaged>,
     origin: Arc<Origin>,
     attempt: u64,
     /// Number of the message in its stream.
@@ -55,6 +58,8 @@ impl Delivery {
             (u64::try_from(info.delivered).unwrap_or(1), info.stream_sequence)
         });
         let message = message.message;
+        let payload = checksum::verify(&message.payload, message.headers.as_ref())
+            .and_then(|()| Ok(bus.open(message.subject.as_str(), message.payload.clone())?));
         let keeper = message.reply.clone().map(|reply| {
             let (client, period) = (bus.client().clone(), origin.ack_wait / 3);
             AbortOnDropHandle::new(tokio::spawn(async move {
@@ -66,24 +71,31 @@ impl Delivery {
                 }
             }))
         });
-        Self { bus, message, origin, attempt, sequence, keeper, answered: false }
+        Self { bus, message, payload, origin, attempt, sequence, keeper, answered: false }
     }
 
     /// Returns the payload, which is what was published.
     ///
     /// # Errors
     ///
-    /// When it does not fit its checksum. [`Delivery::damaged_payload`] returns it all the same, for
-    /// the quarantine.
+    /// When it does not fit its checksum, or does not open. [`Delivery::damaged_payload`] returns it
+    /// all the same, for the quarantine.
     pub fn payload(&self) -> Result<Bytes, Damaged> {
-        checksum::verify(&self.message.payload, self.message.headers.as_ref())?;
-        Ok(self.message.payload.clone())
+        self.payload.clone()
     }
 
-    /// Returns the payload whether or not it fits its checksum.
+    /// Returns the payload whether or not it fits its checksum; sealed where it does not open.
     #[must_use]
     pub fn damaged_payload(&self) -> Bytes {
-        self.message.payload.clone()
+        self.payload.as_ref().unwrap_or(&self.message.payload).clone()
+    }
+
+    /// Returns the id of the key that is missing here to open the payload.
+    pub(crate) fn missing_key(&self) -> Option<&str> {
+        match &self.payload {
+            Err(Damaged::Sealed(OpenError::NoKey { id })) => Some(id),
+            Ok(_) | Err(_) => None,
+        }
     }
 
     /// Returns the subject it was published on.

@@ -1,6 +1,6 @@
 #![deny(clippy::wildcard_enum_match_arm, reason = "a new variant forces a decision")]
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use model::Remedy;
 
@@ -39,6 +39,33 @@ pub enum ConfigError {
     /// The credentials file cannot be read.
     #[error("`credentials` names a file that cannot be read")]
     Credentials(#[source] std::io::Error),
+    /// The folder of keys cannot be read.
+    #[error("`seal_keys` names the folder `{}`, which cannot be read", folder.display())]
+    SealKeys {
+        /// The folder.
+        folder: PathBuf,
+        /// Why.
+        #[source]
+        error: std::io::Error,
+    },
+    /// The folder of keys is empty.
+    #[error(
+        "`seal_keys` names the folder `{}`, which has no keys; make one there: \
+         `openssl rand -base64 32 > {}/1`", folder.display(), folder.display()
+    )]
+    NoSealKeys {
+        /// The folder.
+        folder: PathBuf,
+    },
+    /// A file in the folder of keys is none.
+    #[error(
+        "`{}` is no key: its name has to be 1 to 32 of a-z, A-Z, 0-9, `-`, `_` and `.`, and its \
+         content 32 bytes in base64, as `openssl rand -base64 32` makes it", file.display()
+    )]
+    SealKey {
+        /// The file.
+        file: PathBuf,
+    },
 }
 
 /// The broker could not be reached.

@@ -10,6 +10,27 @@ use tokio::sync::Mutex;
 
 use crate::{Bucket, Bus, BusError, Watch, backoff::Backoff, error::Cause};
 
+/// What a value is sealed for.
+pub(crate) fn place(bucket: Bucket, key: &str) -> String {
+    format!("{bucket:?}/{key}")
+}
+
+/// Opens the value of an entry that was told.
+pub(crate) fn opened(
+    bus: &Bus,
+    bucket: Bucket,
+    mut entry: kv::Entry,
+) -> Result<kv::Entry, BusError> {
+    match bus.open(&place(bucket, &entry.key), entry.value) {
+        Ok(value) => entry.value = value,
+        Err(error) => {
+            tracing::error!(?bucket, key = entry.key, %error, "a value cannot be opened");
+            return Err(BusError::new("open a value", error));
+        }
+    }
+    Ok(entry)
+}
+
 /// How long one try may take.
 const TRY_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -49,7 +70,11 @@ impl KeyValue {
     ///
     /// When the broker does not answer for the configured patience, or the key is malformed.
     pub async fn get(&self, key: &str) -> Result<Option<Bytes>, BusError> {
-        self.patiently("read a key", |store| async move { Ok(store.get(key).await?) }).await
+        self.patiently("read a key", |store| async move {
+            let value = store.get(key).await?;
+            Ok(value.map(|value| self.bus.open(&place(self.bucket, key), value)).transpose()?)
+        })
+        .await
     }
 
     /// Sets the value of a key and returns when that is stored.
@@ -58,7 +83,7 @@ impl KeyValue {
     ///
     /// As [`KeyValue::get`].
     pub async fn put(&self, key: &str, value: impl Into<Bytes>) -> Result<(), BusError> {
-        let value = value.into();
+        let value = self.bus.seal(&place(self.bucket, key), value.into());
         self.patiently("write a key", |store| {
             let value = value.clone();
             async move {
@@ -76,11 +101,10 @@ impl KeyValue {
     /// As [`KeyValue::get`].
     pub async fn read(&self, key: &str) -> Result<Versioned, BusError> {
         self.patiently("read a key", |store| async move {
-            let entry = store.entry(key).await?;
-            Ok(entry.map_or_else(Versioned::default, |entry| Versioned {
-                value: (entry.operation == kv::Operation::Put).then_some(entry.value),
-                revision: entry.revision,
-            }))
+            let Some(entry) = store.entry(key).await? else { return Ok(Versioned::default()) };
+            let value = (entry.operation == kv::Operation::Put).then_some(entry.value);
+            let open = |value| self.bus.open(&place(self.bucket, key), value);
+            Ok(Versioned { value: value.map(open).transpose()?, revision: entry.revision })
         })
         .await
     }
@@ -100,7 +124,7 @@ impl KeyValue {
         value: impl Into<Bytes>,
         revision: u64,
     ) -> Result<Option<u64>, BusError> {
-        let value = value.into();
+        let value = self.bus.seal(&place(self.bucket, key), value.into());
         self.patiently("replace a key", |store| {
             let value = value.clone();
             async move {

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
 use crate::{
-    Bus, BusError, OfferError, PublishError, Stream, Subject, backoff::Backoff, checksum,
+    Bus, BusError, OfferError, PublishError, SealKeys, Stream, Subject, backoff::Backoff, checksum,
     error::Cause, trace,
 };
 
@@ -58,6 +58,16 @@ impl Outgoing {
         self.payload.len()
     }
 
+    /// Seals the payload, if there are keys. An id names the content by a hash, from which a short
+    /// content could be guessed.
+    fn sealed(mut self, keys: Option<&SealKeys>) -> Self {
+        if let Some(keys) = keys {
+            self.payload = keys.seal(self.subject.as_str(), &self.payload);
+            self.id = self.id.map(|id| keys.stand_in(&id));
+        }
+        self
+    }
+
     fn headers(&self) -> HeaderMap {
         let mut headers = HeaderMap::new();
         if let Some(id) = &self.id {
@@ -103,6 +113,7 @@ impl Bus {
         if size > MAX_PAYLOAD {
             return Err(PublishError::TooLarge { size });
         }
+        let message = message.sealed(self.seal_keys());
         let headers = message.headers();
         let stream = self.names().stream_of(&message.subject);
         let label = stream.map_or("none", Stream::label);
@@ -155,6 +166,7 @@ impl Bus {
         if size > MAX_PAYLOAD {
             return Err(OfferError::TooLarge { size });
         }
+        let message = message.sealed(self.seal_keys());
         let headers = message.headers();
         let stream = self.names().stream_of(&message.subject);
         let label = stream.map_or("none", Stream::label);

@@ -6,7 +6,7 @@ use futures::StreamExt;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::{Bucket, Bus, BusError, backoff::Backoff};
+use crate::{Bucket, Bus, BusError, backoff::Backoff, key_value};
 
 /// What happened to a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -99,7 +99,7 @@ impl Watch {
                 Err(BusError::new("watch a bucket", "the connection was made anew"))
             }
             entry = entries.next() => match entry {
-                Some(Ok(entry)) => Ok(entry),
+                Some(Ok(entry)) => key_value::opened(&self.bus, self.bucket, entry),
                 Some(Err(error)) => Err(BusError::new("watch a bucket", error)),
                 None => Err(BusError::new("watch a bucket", "the watch has ended")),
             },

@@ -10,6 +10,7 @@ mod permissions;
 mod publishing;
 mod questions;
 mod quotas;
+mod sealing;
 mod state;
 
 use std::time::Duration;

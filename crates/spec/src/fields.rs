@@ -32,6 +32,9 @@ pub fn fields_after(pipeline: &Pipeline, schema: &Schema) -> Result<Vec<Field>, 
 
 pub(crate) fn walk(pipeline: &Pipeline, schema: &Schema, problems: &Problems) -> Vec<Field> {
     let mut walk = Walk { pipeline, problems, path: String::new(), fields: schema.fields.clone() };
+    for name in &pipeline.pii {
+        walk.find("pii", name);
+    }
     for (index, step) in pipeline.steps.iter().enumerate() {
         walk.path = format!("steps[{index}].{}", step.kind());
         walk.step(step);

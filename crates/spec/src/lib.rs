@@ -8,6 +8,7 @@ mod nearest;
 mod outbound;
 mod parse;
 mod path;
+mod pii;
 mod pipeline;
 mod places;
 mod problem;
@@ -34,6 +35,7 @@ pub use outbound::{
 };
 pub use parse::{is_shared, parse, parse_shared};
 pub use path::{JsonPath, PathStep};
+pub use pii::pii_after;
 pub use pipeline::{
     Capture, Cast, Compute, CsvSource, Deletes, Encoding, Flatten, JsonLayout, JsonSource, Mode,
     Pipeline, PostgresSource, Rows, Source, SqliteSource, Step, TableRead, Target, TargetSystem,

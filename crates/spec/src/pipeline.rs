@@ -21,6 +21,9 @@ pub struct Pipeline {
     pub schema: Option<Schema>,
     /// What happens when source and schema disagree.
     pub contract: Contract,
+    /// Fields of the source that say who somebody is. They are masked wherever they are shown, and
+    /// the pipeline needs services that seal what they keep.
+    pub pii: Vec<String>,
     /// Steps, in order.
     pub steps: Vec<Step>,
     /// The fields after all steps that identify a record. Empty only if every target appends.

@@ -113,6 +113,12 @@ impl Nats {
         format!("nats://127.0.0.1:{}", self.port)
     }
 
+    /// Returns the folder that it keeps everything in.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        self.directory.path()
+    }
+
     /// Returns the port, which stays the same over restarts.
     #[must_use]
     pub fn port(&self) -> u16 {

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 use tokio::sync::mpsc;
 
-use crate::{Bucket, Bus, BusError, backoff::Backoff};
+use crate::{Bucket, Bus, BusError, backoff::Backoff, key_value};
 
 /// A state of the document as the broker tells it.
 #[derive(Debug)]
@@ -62,6 +62,7 @@ async fn tell_all(
         let arrived = Instant::now();
         let Some(entry) = entry else { return Ok(()) };
         let entry = entry.map_err(|error| BusError::new("follow a quota", error))?;
+        let entry = key_value::opened(bus, Bucket::Quotas, entry)?;
         backoff.reset();
         let told = Told {
             revision: entry.revision,

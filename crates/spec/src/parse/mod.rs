@@ -6,6 +6,7 @@ mod http_rules;
 mod http_source;
 mod modes;
 mod outbound;
+mod pii;
 mod push;
 mod schema;
 mod secrets;
@@ -28,13 +29,14 @@ use crate::{
     yaml,
 };
 
-const KEYS: [&str; 10] = [
+const KEYS: [&str; 11] = [
     "pipeline",
     "description",
     "source",
     "triggers",
     "schema",
     "contract",
+    "pii",
     "steps",
     "key",
     "newest_by",
@@ -59,6 +61,7 @@ pub fn parse(file: &str, yaml: &str) -> Result<Pipeline, Vec<Problem>> {
     });
     if let Some(pipeline) = &pipeline {
         modes::check(pipeline, &problems);
+        pii::check(pipeline, &problems);
         push::check(pipeline, &problems);
         triggers::check(pipeline, &problems);
         if let Some(schema) = &pipeline.schema {
@@ -84,6 +87,9 @@ fn pipeline(document: &At<'_>, places: Places) -> Option<Pipeline> {
     let triggers = optional(&keys, "triggers", triggers::triggers);
     let schema = optional(&keys, "schema", |at| schema::schema(at).map(Some));
     let contract = optional(&keys, "contract", contract);
+    let pii = optional(&keys, "pii", |at| {
+        at.names("list the fields of the source that say who somebody is: `pii: [email, name]`")
+    });
     let steps = optional(&keys, "steps", step::steps);
     let key = optional(&keys, "key", |at| {
         at.names("list the fields that identify a record: `key: [id]`")
@@ -103,6 +109,7 @@ fn pipeline(document: &At<'_>, places: Places) -> Option<Pipeline> {
         triggers: triggers?,
         schema: declared,
         contract: contract?,
+        pii: pii?,
         steps: steps?,
         key: key?,
         newest_by: newest_by?,
