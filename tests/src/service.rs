@@ -151,7 +151,8 @@ impl Service {
         self.process.log().matches(text).count()
     }
 
-    async fn get(&self, path: &str) -> Option<String> {
+    /// Returns the answer to a request of its health and metrics server, with its head.
+    pub async fn get(&self, path: &str) -> Option<String> {
         let mut stream = TcpStream::connect(self.http).await.ok()?;
         let request = format!("GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await.ok()?;

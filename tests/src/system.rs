@@ -129,6 +129,8 @@ pub struct System {
     pub nats: Nats,
     /// The database server of the control plane and the targets.
     pub postgres: Postgres,
+    /// Database of the control plane.
+    pub control: String,
     /// Database of the targets.
     pub target: String,
     folder: Option<TempDir>,
@@ -204,7 +206,17 @@ impl System {
             }
         }
         let client = Client::new(address);
-        Self { services, client, address, intakes, nats, postgres, target, folder: Some(folder) }
+        Self {
+            services,
+            client,
+            address,
+            intakes,
+            nats,
+            postgres,
+            control,
+            target,
+            folder: Some(folder),
+        }
     }
 
     /// Starts all services of some roles and waits until they can work.

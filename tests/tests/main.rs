@@ -4,6 +4,7 @@
 
 mod access;
 mod broker_users;
+mod canaries;
 mod capture;
 mod clocks;
 mod cluster;

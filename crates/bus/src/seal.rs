@@ -17,7 +17,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use base64::{Engine, engine::general_purpose::STANDARD};
+use base64::{
+    Engine,
+    engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
+};
 use bytes::Bytes;
 use rand::Rng;
 use ring::{
@@ -34,6 +37,8 @@ use crate::ConfigError;
 const MARK: &[u8; 4] = b"\0TS1";
 const SALT_BYTES: usize = 16;
 const KEY_BYTES: usize = 32;
+/// What a sealed text begins with where only text may be.
+const TEXT_MARK: &str = "sealed:";
 const MAX_ID_BYTES: usize = 32;
 /// How old the known keys may be before the folder is read again.
 const KNOWN_FOR: Duration = Duration::from_secs(5);
@@ -49,8 +54,10 @@ pub struct SealKeys {
     known: Arc<Mutex<Known>>,
 }
 
+type Key = SecretBox<[u8; KEY_BYTES]>;
+
 struct Known {
-    keys: BTreeMap<String, Arc<SecretBox<[u8; KEY_BYTES]>>>,
+    keys: BTreeMap<String, Arc<Key>>,
     read: Instant,
 }
 
@@ -124,26 +131,41 @@ impl SealKeys {
     /// Seals a text for a place.
     #[must_use]
     pub fn seal(&self, place: &str, text: &[u8]) -> Bytes {
-        let (id, key) = {
-            let known = self.fresh(KNOWN_FOR);
-            let (id, key) = known.keys.last_key_value().expect("there is always a key");
-            (id.clone(), Arc::clone(key))
-        };
-        let salt: [u8; SALT_BYTES] = rand::rng().random();
-        let mut sealed = Vec::with_capacity(
-            MARK.len() + 1 + id.len() + SALT_BYTES + text.len() + AES_256_GCM.tag_len(),
-        );
-        sealed.extend_from_slice(MARK);
-        sealed.push(u8::try_from(id.len()).expect("ids are short"));
-        sealed.extend_from_slice(id.as_bytes());
-        sealed.extend_from_slice(&salt);
-        let head = sealed.len();
-        sealed.extend_from_slice(text);
-        let tag = message_key(&key, &salt)
-            .seal_in_place_separate_tag(nonce(), Aad::from(bound(place, &id)), &mut sealed[head..])
-            .expect("a message is far below the limit of the cipher");
-        sealed.extend_from_slice(tag.as_ref());
-        sealed.into()
+        let (id, key) = self.newest();
+        seal_with(&id, &key, &rand::rng().random(), place, text).into()
+    }
+
+    /// Seals a text for a place as text. The same text is always sealed to the same one, as long as
+    /// no key is added, so whoever compares can tell that two are equal, and nothing else.
+    #[must_use]
+    pub fn seal_text(&self, place: &str, text: &str) -> String {
+        let (id, key) = self.newest();
+        let mut salt = [0; SALT_BYTES];
+        // The length keeps place and text apart.
+        let said = [place.len().to_string().as_bytes(), place.as_bytes(), text.as_bytes()].concat();
+        salt.copy_from_slice(&keyed_hash(&key, &said)[..SALT_BYTES]);
+        format!(
+            "{TEXT_MARK}{}",
+            URL_SAFE_NO_PAD.encode(seal_with(&id, &key, &salt, place, text.as_bytes()))
+        )
+    }
+
+    /// Opens what [`SealKeys::seal_text`] has sealed; another text is returned as it is.
+    ///
+    /// # Errors
+    ///
+    /// As [`SealKeys::open`].
+    pub fn open_text(&self, place: &str, sealed: &str) -> Result<String, OpenError> {
+        let Some(encoded) = sealed.strip_prefix(TEXT_MARK) else { return Ok(sealed.to_owned()) };
+        let bytes = URL_SAFE_NO_PAD.decode(encoded).map_err(|_| OpenError::Damaged)?;
+        let text = self.open(place, bytes.into())?;
+        String::from_utf8(text.into()).map_err(|_| OpenError::Damaged)
+    }
+
+    fn newest(&self) -> (String, Arc<Key>) {
+        let known = self.fresh(KNOWN_FOR);
+        let (id, key) = known.keys.last_key_value().expect("there is always a key");
+        (id.clone(), Arc::clone(key))
     }
 
     /// Opens what was sealed for a place. What is not sealed is returned as it is: it was written
@@ -173,12 +195,10 @@ impl SealKeys {
             let known = self.fresh(KNOWN_FOR);
             Arc::clone(known.keys.first_key_value().expect("there is always a key").1)
         };
-        let key = hmac::Key::new(hmac::HMAC_SHA256, key.expose_secret());
-        let tag = hmac::sign(&key, text.as_bytes());
-        tag.as_ref()[..16].iter().map(|byte| format!("{byte:02x}")).collect()
+        keyed_hash(&key, text.as_bytes())[..16].iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
-    fn key(&self, id: &str) -> Result<Arc<SecretBox<[u8; KEY_BYTES]>>, OpenError> {
+    fn key(&self, id: &str) -> Result<Arc<Key>, OpenError> {
         for age in [KNOWN_FOR, Duration::from_secs(1)] {
             if let Some(key) = self.fresh(age).keys.get(id) {
                 return Ok(Arc::clone(key));
@@ -212,6 +232,23 @@ pub(crate) fn open_without_keys(text: Bytes) -> Result<Bytes, OpenError> {
     }
 }
 
+fn seal_with(id: &str, key: &Key, salt: &[u8; SALT_BYTES], place: &str, text: &[u8]) -> Vec<u8> {
+    let mut sealed = Vec::with_capacity(
+        MARK.len() + 1 + id.len() + SALT_BYTES + text.len() + AES_256_GCM.tag_len(),
+    );
+    sealed.extend_from_slice(MARK);
+    sealed.push(u8::try_from(id.len()).expect("ids are short"));
+    sealed.extend_from_slice(id.as_bytes());
+    sealed.extend_from_slice(salt);
+    let head = sealed.len();
+    sealed.extend_from_slice(text);
+    let tag = message_key(key, salt)
+        .seal_in_place_separate_tag(nonce(), Aad::from(bound(place, id)), &mut sealed[head..])
+        .expect("a message is far below the limit of the cipher");
+    sealed.extend_from_slice(tag.as_ref());
+    sealed
+}
+
 struct Parts<'a> {
     id: &'a str,
     salt: &'a [u8],
@@ -232,7 +269,7 @@ impl<'a> Parts<'a> {
     }
 }
 
-fn message_key(key: &SecretBox<[u8; KEY_BYTES]>, salt: &[u8]) -> LessSafeKey {
+fn message_key(key: &Key, salt: &[u8]) -> LessSafeKey {
     let extracted = Salt::new(HKDF_SHA256, salt).extract(key.expose_secret());
     let derived = extracted
         .expand(&[b"tributary message"], &AES_256_GCM)
@@ -240,7 +277,16 @@ fn message_key(key: &SecretBox<[u8; KEY_BYTES]>, salt: &[u8]) -> LessSafeKey {
     LessSafeKey::new(UnboundKey::from(derived))
 }
 
-/// Each key seals one message only.
+/// Hashes with a key that is derived for that alone.
+fn keyed_hash(key: &Key, text: &[u8]) -> [u8; 32] {
+    let prk = Salt::new(HKDF_SHA256, b"tributary names").extract(key.expose_secret());
+    let derived =
+        prk.expand(&[b"hash"], hmac::HMAC_SHA256).expect("a key of 32 bytes can be derived");
+    let tag = hmac::sign(&hmac::Key::from(derived), text);
+    tag.as_ref().try_into().expect("a hash of SHA-256 has 32 bytes")
+}
+
+/// Each key seals one text only.
 fn nonce() -> Nonce {
     Nonce::assume_unique_for_key([0; NONCE_LEN])
 }
@@ -249,9 +295,7 @@ fn bound(place: &str, id: &str) -> Vec<u8> {
     [id.as_bytes(), b"\0", place.as_bytes()].concat()
 }
 
-fn keys_of(
-    folder: &Path,
-) -> Result<BTreeMap<String, Arc<SecretBox<[u8; KEY_BYTES]>>>, ConfigError> {
+fn keys_of(folder: &Path) -> Result<BTreeMap<String, Arc<Key>>, ConfigError> {
     let unreadable = |error| ConfigError::SealKeys { folder: folder.to_owned(), error };
     let mut keys = BTreeMap::new();
     for entry in std::fs::read_dir(folder).map_err(unreadable)? {
@@ -277,7 +321,7 @@ fn keys_of(
     Ok(keys)
 }
 
-fn decode(text: &str) -> Option<SecretBox<[u8; KEY_BYTES]>> {
+fn decode(text: &str) -> Option<Key> {
     let bytes = Zeroizing::new(STANDARD.decode(text).ok()?);
     let key: [u8; KEY_BYTES] = bytes.as_slice().try_into().ok()?;
     Some(SecretBox::new(Box::new(key)))
@@ -369,6 +413,23 @@ mod tests {
         let refused = reader.open("raw.shop", old).unwrap_err();
         assert_eq!(refused, OpenError::NoKey { id: "2026-10".to_owned() });
         assert!(refused.to_string().contains("seal_keys"));
+    }
+
+    #[test]
+    fn texts_are_sealed_to_equal_texts() {
+        let folder = folder(&[("a", 7)]);
+        let keys = SealKeys::read(folder.path()).unwrap();
+        let sealed = keys.seal_text("cursor/shop", "ada@example.com");
+        assert_eq!(sealed, keys.seal_text("cursor/shop", "ada@example.com"));
+        assert_ne!(sealed, keys.seal_text("cursor/shop", "bob@example.com"));
+        assert_eq!(keys.open_text("cursor/shop", &sealed).unwrap(), "ada@example.com");
+        assert_eq!(keys.open_text("cursor/crm", &sealed), Err(OpenError::Damaged));
+        assert_eq!(keys.open_text("cursor/shop", "17").unwrap(), "17");
+        assert_eq!(keys.open_text("cursor/shop", "sealed:?"), Err(OpenError::Damaged));
+        add(&folder, "b", 8);
+        age(&keys);
+        assert_ne!(sealed, keys.seal_text("cursor/shop", "ada@example.com"));
+        assert_eq!(keys.open_text("cursor/shop", &sealed).unwrap(), "ada@example.com");
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod publishing;
 mod push;
 mod questions;
 mod reading;
+mod sealed;
 mod service;
 
 use std::sync::Arc;

@@ -15,7 +15,7 @@ use wire::{
     task::{Task, task},
 };
 
-use crate::{Config, Sources, part, plan, push, reading::stopped};
+use crate::{Config, Sources, part, plan, push, reading::stopped, sealed::SealedCursors};
 
 /// The run that a task belongs to.
 #[derive(Debug, Clone)]
@@ -229,8 +229,15 @@ impl Service {
     ) -> Result<Arc<dyn Source>, Failure> {
         let stored = self.pipelines.get(&work.pipeline, work.revision, shutdown).await?;
         let pipeline = stored.pipeline()?;
-        (self.sources)(pipeline, pipeline.schema.as_ref(), accepted_fields, work.options.clone())
-            .map_err(|error| stopped(&error))
+        let schema = pipeline.schema.as_ref();
+        let source = (self.sources)(pipeline, schema, accepted_fields, work.options.clone())
+            .map_err(|error| stopped(&error))?;
+        Ok(match self.bus.seal_keys() {
+            Some(keys) if !pipeline.pii.is_empty() => {
+                Arc::new(SealedCursors::new(source, keys, &pipeline.name))
+            }
+            Some(_) | None => source,
+        })
     }
 }
 

@@ -58,8 +58,13 @@ pub(crate) async fn put(
     current: bool,
 ) -> Result<(), Error> {
     // A stage may take up a revision at once, and then without the schema that comes later.
-    if scheduler.parsed(revision)?.schema.is_none() {
+    let pipeline = scheduler.parsed(revision)?;
+    if pipeline.schema.is_none() {
         return Ok(());
+    }
+    // Without the revision no stage begins anything.
+    if !pipeline.pii.is_empty() && scheduler.bus().seal_keys().is_none() {
+        return Err(Error::NoSealKeys(revision.name.clone()));
     }
     let bucket = scheduler.bus().key_value(Bucket::Pipelines);
     let text = written(revision);

@@ -68,6 +68,14 @@ pub(crate) enum Error {
         /// A pipeline that uses it.
         pipeline: PipelineName,
     },
+    /// A pipeline marks fields, and nothing here is sealed.
+    #[error(
+        "pipeline `{0}` marks fields as `pii`, and the services have no keys to seal them with"
+    )]
+    NoSealKeys(PipelineName),
+    /// What is kept of a record cannot be opened.
+    #[error("the record cannot be opened: {0}")]
+    Sealed(bus::OpenError),
     /// Nothing that was selected could be replayed.
     #[error(
         "no quarantined record of the selection can be replayed: there is none, it is being \
@@ -75,6 +83,10 @@ pub(crate) enum Error {
     )]
     NothingToReplay,
 }
+
+/// What to do where a pipeline marks fields and nothing is sealed.
+pub(crate) const NO_SEAL_KEYS: &str = "give all services the same `bus.seal_keys`, a folder with a \
+                                       key that `openssl rand -base64 32` makes";
 
 fn first(problems: &[Problem]) -> String {
     problems.first().map(ToString::to_string).unwrap_or_default()
@@ -96,6 +108,8 @@ impl Error {
             | Self::NoRecord(_)
             | Self::NoQuota(_)
             | Self::QuotaInUse { .. }
+            | Self::NoSealKeys(_)
+            | Self::Sealed(_)
             | Self::NothingToReplay => Remedy::Stop,
         }
     }
@@ -125,10 +139,12 @@ impl Error {
             Self::QuotaInUse { .. } => {
                 "remove it from the pipeline, or delete the pipeline, first".to_owned()
             }
+            Self::NoSealKeys(_) => NO_SEAL_KEYS.to_owned(),
             Self::Request(_)
             | Self::Id(_)
             | Self::NoRecord(_)
             | Self::NoQuota(_)
+            | Self::Sealed(_)
             | Self::NothingToReplay => String::new(),
         }
     }
@@ -154,6 +170,8 @@ impl Error {
             | Self::NoRecord(_)
             | Self::NoQuota(_)
             | Self::QuotaInUse { .. }
+            | Self::NoSealKeys(_)
+            | Self::Sealed(_)
             | Self::NothingToReplay => self.to_string(),
         }
     }
@@ -188,6 +206,8 @@ impl Error {
             | Self::Unfit { .. }
             | Self::NoRange(_)
             | Self::QuotaInUse { .. }
+            | Self::NoSealKeys(_)
+            | Self::Sealed(_)
             | Self::NothingToReplay => Code::FailedPrecondition,
             Self::NoRecord(_) | Self::NoQuota(_) => Code::NotFound,
         }

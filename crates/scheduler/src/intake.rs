@@ -21,6 +21,7 @@ use crate::{
     error::chain,
     pushes,
     refused::{refused_records, unreadable_message},
+    sealing,
     settling::ended,
 };
 
@@ -106,6 +107,11 @@ pub(crate) async fn quarantine(scheduler: Scheduler) -> anyhow::Result<()> {
     while let Some(group) = next_group(&scheduler, &mut consumer).await {
         let mut records: Vec<NewQuarantined> = group.iter().flat_map(records_of).collect();
         deliveries::plan(&scheduler, &mut records).await;
+        if let Err(error) = sealing::seal(&scheduler, &mut records).await {
+            tracing::warn!(error = chain(&error), "refused records cannot be sealed yet");
+            give_back(group).await;
+            continue;
+        }
         let kept = retried(&scheduler, "refused records", || {
             scheduler.store().quarantine(records.clone(), scheduler.now())
         })

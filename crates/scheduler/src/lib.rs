@@ -21,6 +21,7 @@ mod reconcile;
 mod refused;
 mod replay;
 mod scaling;
+mod sealing;
 mod settling;
 mod shared;
 mod start;

@@ -13,7 +13,7 @@ use crate::{
     catalog,
     core::Scheduler,
     due::chain_problems,
-    error::{Error, chain},
+    error::{Error, NO_SEAL_KEYS, chain},
     infer,
     questions::{ask_extractor, ask_loader},
 };
@@ -111,6 +111,15 @@ pub(crate) async fn compare(
                 continue;
             }
         };
+        if !pipeline.pii.is_empty() && scheduler.bus().seal_keys().is_none() {
+            problems.push(Problem {
+                line: pipeline.places.line("pii"),
+                file: file.clone(),
+                key: "pii".to_owned(),
+                message: "the services have no keys to seal these fields with".to_owned(),
+                remedy: NO_SEAL_KEYS.to_owned(),
+            });
+        }
         if !names.insert(pipeline.name.clone()) {
             problems.push(Problem {
                 file,

@@ -6,7 +6,6 @@
 
 use arrow_array::StringArray;
 use bus::Outgoing;
-use bytes::Bytes;
 use model::{Batch, BatchHeader, BatchId, Ids, Operation, PipelineName, Records, RunId};
 use store::{ReplayBatch, Replayable, Run, Selection, Trigger};
 use tracing::Instrument;
@@ -15,7 +14,7 @@ use crate::{
     catalog,
     core::Scheduler,
     error::{Error, chain},
-    infer,
+    infer, sealing,
     start::{Start, new_run},
 };
 
@@ -88,7 +87,7 @@ async fn publish(scheduler: &Scheduler, run: &Run) -> Result<(), Error> {
         if page.is_empty() {
             break;
         }
-        let (records, unreadable) = decode(page);
+        let (records, unreadable) = decode(scheduler, &run.pipeline, page)?;
         scheduler.store().leave_out_of_replay(run.id, &unreadable).await?;
         for group in group(records) {
             let header = group.header(run, sequence);
@@ -166,18 +165,22 @@ impl Group {
 }
 
 /// Decodes records and returns the ids of those that this version cannot read.
-fn decode(page: Vec<Replayable>) -> (Vec<One>, Vec<i64>) {
+fn decode(
+    scheduler: &Scheduler,
+    pipeline: &PipelineName,
+    page: Vec<Replayable>,
+) -> Result<(Vec<One>, Vec<i64>), Error> {
     let (mut records, mut unreadable) = (Vec::new(), Vec::new());
     for Replayable { id, target, contents } in page {
         let size = contents.len();
-        match wire::decode(Bytes::from(contents)) {
+        match wire::decode(sealing::open(scheduler, pipeline, contents)?) {
             Ok(batch) if batch.records.len() == 1 => {
                 records.push(One { id, target, records: batch.records, size });
             }
             Ok(_) | Err(_) => unreadable.push(id),
         }
     }
-    (records, unreadable)
+    Ok((records, unreadable))
 }
 
 /// Puts records of one target and one shape together, in order.

@@ -1,4 +1,3 @@
-use bytes::Bytes;
 use store::{NewQuarantined, Quarantined};
 use tonic::{Request, Response, Status};
 use wire::control::{
@@ -8,7 +7,7 @@ use wire::control::{
 };
 
 use super::convert;
-use crate::{access::Subject, core::Scheduler, error::Error, replay};
+use crate::{access::Subject, core::Scheduler, error::Error, replay, sealing};
 
 /// Records that a list has where nobody asks for a number, and at most.
 const USUAL_LIMIT: u32 = 100;
@@ -18,19 +17,22 @@ const MAX_LIMIT: u32 = 1_000;
 pub(super) struct Quarantine(pub(super) Scheduler);
 
 /// The contents of a record as JSON text: an object of its fields, or a text where it was never
-/// parsed; empty where nothing is known.
-fn contents_of(record: &NewQuarantined) -> String {
-    if let Some(contents) = &record.contents
-        && let Ok(batch) = wire::decode(Bytes::from(contents.clone()))
+/// parsed; empty where nothing is known. What is marked `pii` is masked.
+async fn contents_of(scheduler: &Scheduler, record: &NewQuarantined) -> Result<String, Error> {
+    let open = |sealed: &Vec<u8>| sealing::open(scheduler, &record.pipeline, sealed.clone());
+    let contents = record.contents.as_ref().map(open).transpose()?;
+    if let Some(contents) = contents
+        && let Ok(batch) = wire::decode(contents)
         && !batch.records.is_empty()
     {
-        return serde_json::Value::Object(model::to_json(&batch.records, 0)).to_string();
+        let mut values = model::to_json(&batch.records, 0);
+        sealing::mask(scheduler, record, &mut values).await?;
+        return Ok(serde_json::Value::Object(values).to_string());
     }
-    record
-        .raw
-        .as_ref()
-        .map(|raw| serde_json::Value::from(String::from_utf8_lossy(raw)).to_string())
-        .unwrap_or_default()
+    match record.raw.as_ref().map(open).transpose()? {
+        Some(raw) => sealing::masked_text(scheduler, record, &raw).await,
+        None => Ok(String::new()),
+    }
 }
 
 /// What was selected, as the audit tells it.
@@ -69,7 +71,7 @@ impl QuarantineService for Quarantine {
         let id = request.into_inner().id;
         let found = self.0.store().quarantined_record(id).await.map_err(Error::from)?;
         let found: Quarantined = found.ok_or(Error::NoRecord(id))?;
-        let contents = contents_of(&found.record);
+        let contents = contents_of(&self.0, &found.record).await?;
         let record = convert::quarantined(found, contents);
         Ok(Response::new(GetQuarantinedResponse { record: Some(record) }))
     }

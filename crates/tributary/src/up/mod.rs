@@ -11,6 +11,7 @@ use std::{
 };
 
 use anyhow::Context;
+use bus::SealKeys;
 use runtime::{
     Readiness,
     config::{Environment, Tree},
@@ -77,7 +78,7 @@ async fn serve(
 
     let mut nats = Nats::start(binary, &folder.path("nats")).await?;
     let readiness = Readiness::expecting(SERVICES);
-    settings.connect(&folder, &nats, &readiness);
+    settings.connect(&folder, &nats, &readiness)?;
 
     let ending = shutdown.child_token();
     let mut tasks = Tasks::new(&ending);
@@ -187,10 +188,20 @@ impl Settings {
     }
 
     /// Points all services to our folder, our NATS server and our latch.
-    fn connect(&mut self, folder: &Folder, nats: &Nats, readiness: &Readiness) {
+    fn connect(
+        &mut self,
+        folder: &Folder,
+        nats: &Nats,
+        readiness: &Readiness,
+    ) -> Result<(), Failure> {
         if self.scheduler.database == scheduler::Config::default().database {
             let file = folder.path("scheduler.db");
             self.scheduler.database = scheduler::Database::new(file.display().to_string());
+        }
+        if self.bus.seal_keys.is_none() {
+            let keys = folder.path("seal_keys");
+            SealKeys::create(&keys).context("the keys of the data folder cannot be made")?;
+            self.bus.seal_keys = Some(keys);
         }
         self.bus.servers = vec![nats.url().to_owned()];
         self.scheduler.bus = self.bus.clone();
@@ -201,6 +212,7 @@ impl Settings {
         self.extractor.readiness = readiness.clone();
         self.transformer.readiness = readiness.clone();
         self.loader.readiness = readiness.clone();
+        Ok(())
     }
 
     fn start(self, tasks: &mut Tasks, listener: TcpListener, pushes: extractor::Listeners) {
