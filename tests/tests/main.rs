@@ -22,6 +22,7 @@ mod quotas;
 mod readme;
 mod repetition;
 mod replicas;
+mod rotation;
 mod scenario;
 mod schedule;
 mod traces;

@@ -1,7 +1,8 @@
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{convert::Infallible, io, path::Path, sync::Arc, time::Duration};
 
-use async_nats::{Client, ConnectOptions, Event, ServerAddr, jetstream};
+use async_nats::{Auth, AuthError, Client, ConnectOptions, Event, ServerAddr, jetstream};
 use bytes::Bytes;
+use nkeys::KeyPair;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -52,7 +53,7 @@ impl Bus {
         config: &Config,
         shutdown: &CancellationToken,
     ) -> Result<Self, ConnectError> {
-        let way = Way::of(config).await?;
+        let way = Way::of(config)?;
         let mut connections = way.connections.clone();
         let client = tokio::select! {
             client = reach(&way, &mut connections) => client,
@@ -67,7 +68,7 @@ impl Bus {
     ///
     /// As [`Bus::connect`], and when no server can be reached.
     pub async fn try_connect(config: &Config) -> Result<Self, ConnectError> {
-        let way = Way::of(config).await?;
+        let way = Way::of(config)?;
         let client = way.options.clone().connect(way.servers.clone()).await;
         let client = client.map_err(|error| ConnectError::Unreachable(error.into()))?;
         Self::over(client, way, config)
@@ -197,13 +198,24 @@ impl Bus {
     }
 }
 
-async fn options(
+fn options(
     config: &Config,
     names: &Names,
     connected: watch::Sender<u64>,
 ) -> Result<ConnectOptions, ConfigError> {
     let connected = Arc::new(connected);
-    let mut options = ConnectOptions::new()
+    let mut options = match &config.credentials {
+        Some(file) => {
+            // A mistake is told now, and not at every try.
+            login(file, b"").map_err(ConfigError::Credentials)?;
+            let file = file.clone();
+            ConnectOptions::with_auth_callback(move |nonce| {
+                std::future::ready(login(&file, &nonce).map_err(AuthError::new))
+            })
+        }
+        None => ConnectOptions::new(),
+    };
+    options = options
         .name("tributary")
         .connection_timeout(Duration::from_secs(5))
         .ping_interval(Duration::from_secs(10))
@@ -224,16 +236,6 @@ async fn options(
                 }
             }
         });
-    if let Some(file) = &config.credentials {
-        let text = tokio::fs::read_to_string(file).await.map_err(ConfigError::Credentials)?;
-        let text = SecretString::from(text);
-        let seed = text.expose_secret().trim();
-        options = if seed.starts_with("SU") {
-            options.nkey(seed.to_owned())
-        } else {
-            options.credentials(text.expose_secret()).map_err(ConfigError::Credentials)?
-        };
-    }
     if let Some(service) = config.service {
         options = options.custom_inbox_prefix(names.inbox(service));
     }
@@ -241,6 +243,35 @@ async fn options(
         options = options.add_root_certificates(file.clone()).require_tls(true);
     }
     Ok(options)
+}
+
+/// Logs in with a file as it stands: it may be replaced at any time.
+fn login(file: &Path, nonce: &[u8]) -> io::Result<Auth> {
+    let text = SecretString::from(std::fs::read_to_string(file)?);
+    let text = text.expose_secret().trim();
+    let invalid = || {
+        let reason = "it holds neither the seed of an nkey nor credentials with a JWT and a seed";
+        io::Error::new(io::ErrorKind::InvalidData, reason)
+    };
+    let is_seed = text.starts_with("SU");
+    let seed =
+        if is_seed { text } else { decorated(text, "USER NKEY SEED").ok_or_else(invalid)? };
+    let key = KeyPair::from_seed(seed).map_err(|_| invalid())?;
+    let mut auth = Auth::new();
+    if is_seed {
+        auth.nkey = Some(key.public_key());
+    } else {
+        auth.jwt = Some(decorated(text, "NATS USER JWT").ok_or_else(invalid)?.to_owned());
+    }
+    auth.signature = Some(key.sign(nonce).map_err(|_| invalid())?);
+    Ok(auth)
+}
+
+/// Returns what stands between the lines that begin and end a part of a credentials file.
+fn decorated<'a>(text: &'a str, part: &str) -> Option<&'a str> {
+    let (_, rest) = text.split_once(&format!("BEGIN {part}"))?;
+    let (_, rest) = rest.split_once('\n')?;
+    rest.lines().next().map(str::trim)
 }
 
 /// What is needed to connect.
@@ -253,7 +284,7 @@ struct Way {
 }
 
 impl Way {
-    async fn of(config: &Config) -> Result<Self, ConfigError> {
+    fn of(config: &Config) -> Result<Self, ConfigError> {
         let names = config.validate()?;
         let seal_keys = config.seal_keys.as_deref().map(SealKeys::read).transpose()?;
         let servers = config
@@ -263,7 +294,7 @@ impl Way {
             .collect::<Result<Vec<_>, _>>()
             .map_err(|error| ConfigError::Server(error.into()))?;
         let (connected, connections) = watch::channel(0);
-        let options = Box::pin(options(config, &names, connected)).await?;
+        let options = options(config, &names, connected)?;
         Ok(Self { names, servers, options, seal_keys, connections })
     }
 }

@@ -35,13 +35,16 @@ const STOPPED_RUNS: usize = 32;
 /// Failures of a group after which its batches are written one by one.
 const GROUP_FAILURES: u32 = 2;
 
+/// A target with the state of the secret files that it was built with.
+type Opened = (u64, Arc<dyn Target>);
+
 /// Everything that is written to one target of one pipeline.
 pub(crate) struct Lane {
     service: Arc<Service>,
     pipeline: PipelineName,
     name: PipelineName,
     metrics: Metrics,
-    targets: tokio::sync::Mutex<BTreeMap<u32, Arc<dyn Target>>>,
+    targets: tokio::sync::Mutex<BTreeMap<u32, Opened>>,
     /// Runs that this target has stopped, with their attempt, oldest first.
     stopped: Mutex<VecDeque<(RunId, u32)>>,
     ending: CancellationToken,
@@ -128,15 +131,20 @@ impl Lane {
         Ok(())
     }
 
-    /// Returns the target as a revision declares it.
+    /// Returns the target as a revision declares it, built anew when a secret has changed.
     pub(crate) async fn target(&self, revision: u32) -> Result<Arc<dyn Target>, Failure> {
+        let pipelines = &self.service.pipelines;
+        let stored = pipelines.get(&self.pipeline, revision, &self.ending).await?;
+        let secrets = stored.secrets_state();
         let mut targets = self.targets.lock().await;
-        if let Some(target) = targets.get(&revision) {
+        if let Some((state, target)) = targets.get(&revision)
+            && *state == secrets
+        {
             return Ok(Arc::clone(target));
         }
         let target =
             self.service.target(&self.pipeline, revision, &self.name, &self.ending).await?;
-        targets.insert(revision, Arc::clone(&target));
+        targets.insert(revision, (secrets, Arc::clone(&target)));
         while targets.len() > OPEN_REVISIONS {
             targets.pop_first();
         }

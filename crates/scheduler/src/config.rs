@@ -6,7 +6,7 @@ use std::{
 
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
-use spec::{ResolveError, SecretText};
+use spec::{ResolveError, SecretFiles, SecretText};
 
 use crate::access::AccessConfig;
 
@@ -83,6 +83,11 @@ impl Database {
     #[must_use]
     pub fn new(written: impl Into<String>) -> Self {
         Self(written.into())
+    }
+
+    /// Returns the secret files that it refers to.
+    pub(crate) fn secret_files(&self) -> SecretFiles {
+        SecretFiles::of(&self.0)
     }
 
     /// Replaces references by their secrets and a path by an address.

@@ -2,6 +2,7 @@
 
 mod accept;
 mod access;
+mod address;
 mod catalog;
 mod config;
 mod core;
@@ -101,6 +102,7 @@ pub async fn run_on(
     if let Some(listener) = scaler {
         tasks.spawn("scaler", grpc::serve_scaler(scheduler.clone(), listener));
     }
+    tasks.spawn("address", address::follow(scheduler.clone()));
     tasks.spawn("certificates", access::watch(scheduler.clone(), tls.clone()));
     tasks.spawn("api", grpc::serve(scheduler.clone(), listener, tls));
     let tell_ready = bus.clone().tell_ready(move |is_ready| ready.set(is_ready), tasks.shutdown());

@@ -47,7 +47,7 @@ pub use push::{
     Webhook,
 };
 pub use revision::Revision;
-pub use secret::{ResolveError, SecretText};
+pub use secret::{ResolveError, SecretFiles, SecretText};
 pub use shared::{Connection, NamedQuota, Shared};
 pub use template::{
     JsonTemplate, ReadyJson, ReadyTemplate, Template, Unfilled, Values, quoted, text_of,

@@ -1,4 +1,7 @@
-use std::fmt;
+use std::{
+    fmt,
+    hash::{DefaultHasher, Hash, Hasher},
+};
 
 use secrecy::SecretString;
 
@@ -88,6 +91,41 @@ fn look_up(
     }
 }
 
+/// The secret files that a text refers to, so that whoever has resolved them once can tell when to do
+/// it again.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct SecretFiles(Vec<String>);
+
+impl SecretFiles {
+    /// Finds the files in a text such as that of a pipeline, in alphabetical order.
+    #[must_use]
+    pub fn of(text: &str) -> Self {
+        let references = text.split("${file:").skip(1);
+        let mut paths: Vec<String> =
+            references.filter_map(|rest| Some(rest.split_once('}')?.0.to_owned())).collect();
+        paths.sort();
+        paths.dedup();
+        Self(paths)
+    }
+
+    /// Tells whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Returns a number that is another one when a file holds something else, or can or cannot be
+    /// read any more.
+    #[must_use]
+    pub fn state(&self) -> u64 {
+        let mut hash = DefaultHasher::new();
+        for path in &self.0 {
+            std::fs::read(path).ok().hash(&mut hash);
+        }
+        hash.finish()
+    }
+}
+
 impl fmt::Debug for SecretText {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("SecretText").field(&self.0).finish()
@@ -99,6 +137,23 @@ mod tests {
     use secrecy::ExposeSecret;
 
     use super::*;
+
+    #[test]
+    fn another_content_of_a_file_is_another_state() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("token");
+        let text = format!("a: ${{file:{0}}}\nb: x${{file:{0}}}y${{env:Z}}", path.display());
+        let files = SecretFiles::of(&text);
+        assert_eq!(files.0, [path.display().to_string()]);
+        let missing = files.state();
+        std::fs::write(&path, "one").unwrap();
+        let one = files.state();
+        std::fs::write(&path, "two").unwrap();
+        assert!(missing != one && one != files.state());
+        std::fs::write(&path, "one").unwrap();
+        assert_eq!(files.state(), one);
+        assert!(SecretFiles::of("${env:A} ${file:").is_empty());
+    }
 
     #[test]
     fn a_variable_that_is_not_set_is_named() {

@@ -1,27 +1,52 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
 };
 
 use bus::{Bucket, Bus, Change, Watch};
 use model::PipelineName;
-use spec::{Pipeline, Problem, Revision};
+use spec::{Pipeline, Problem, Revision, SecretFiles};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::Failure;
+
+/// How old the state of secret files may be.
+const SECRETS_AGE: Duration = Duration::from_secs(1);
 
 /// A revision as it stands in the bucket.
 #[derive(Debug)]
 pub struct Stored {
     revision: Revision,
     pipeline: Result<Pipeline, Vec<Problem>>,
+    secrets: SecretFiles,
+    looked: Mutex<Option<(Instant, u64)>>,
 }
 
 impl Stored {
     fn new(revision: Revision) -> Self {
         let pipeline = revision.pipeline();
-        Self { revision, pipeline }
+        let secrets = SecretFiles::of(&revision.yaml);
+        Self { revision, pipeline, secrets, looked: Mutex::default() }
+    }
+
+    /// Returns a number that is another one when a secret file of the pipeline holds something else,
+    /// within a second. What was built with the secrets is built anew then.
+    #[must_use]
+    pub fn secrets_state(&self) -> u64 {
+        if self.secrets.is_empty() {
+            return 0;
+        }
+        let mut looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
+        match *looked {
+            Some((at, state)) if at.elapsed() < SECRETS_AGE => state,
+            _ => {
+                let state = self.secrets.state();
+                *looked = Some((Instant::now(), state));
+                state
+            }
+        }
     }
 
     /// Returns the revision.

@@ -8,7 +8,7 @@ use secrecy::{ExposeSecret, SecretString};
 use sqlx::{
     AssertSqlSafe, FromRow, PgPool, Postgres, Sqlite, SqlitePool, Transaction,
     migrate::Migrator,
-    postgres::{PgPoolOptions, PgRow},
+    postgres::{PgConnectOptions, PgPoolOptions, PgRow},
     sqlite::{
         SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous,
     },
@@ -75,6 +75,18 @@ impl Pool {
             Self::open_file(path, connections).await
         } else {
             Err(Error::Address)
+        }
+    }
+
+    /// Makes new connections to this address.
+    pub(crate) fn set_address(&self, address: &SecretString) -> Result<(), Error> {
+        let address = address.expose_secret();
+        match self {
+            Self::Postgres(pool) if is_postgres(address) => {
+                pool.set_connect_options(PgConnectOptions::from_str(address)?);
+                Ok(())
+            }
+            Self::Postgres(_) | Self::Sqlite(_) => Err(Error::Address),
         }
     }
 

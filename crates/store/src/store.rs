@@ -21,6 +21,16 @@ impl Store {
         Ok(Self { pool: Pool::open(address, connections).await? })
     }
 
+    /// Makes new connections to another address of the same database, such as one with another
+    /// password. Those that are there stay until they end.
+    ///
+    /// # Errors
+    ///
+    /// When it is no address of such a database.
+    pub fn set_address(&self, address: &SecretString) -> Result<(), Error> {
+        self.pool.set_address(address)
+    }
+
     /// Tells whether the database answers.
     pub async fn is_reachable(&self) -> bool {
         self.pool.fetch::<(i64,)>("select cast(1 as bigint)", Vec::new()).await.is_ok()

@@ -131,6 +131,11 @@ impl Nats {
         self.server.as_ref().map(|server| server.pid)
     }
 
+    /// Sets what stands in its configuration beyond the defaults, from the next start on.
+    pub fn configure(&mut self, settings: &str) {
+        settings.clone_into(&mut self.settings);
+    }
+
     /// Kills the server without giving it a chance to tidy up.
     pub fn kill(&mut self) {
         self.end("KILL");

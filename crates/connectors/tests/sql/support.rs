@@ -193,6 +193,7 @@ impl Wanted {
             triggers: spec::Triggers::default(),
             schema: None,
             contract: self.contract,
+            pii: Vec::new(),
             steps: Vec::new(),
             key: self.key.clone(),
             newest_by: self.newest_by.clone(),

@@ -42,6 +42,8 @@ pub(crate) struct Intake {
 struct Entry {
     inlet: Inlet,
     revision: u32,
+    /// State of the secret files that it was built with.
+    secrets: u64,
     hook: Result<Arc<Hook>, Closed>,
     grpc: Result<Arc<Allowed>, Closed>,
 }
@@ -109,8 +111,10 @@ impl Intake {
             return Err(Closed::NotFound);
         };
         let revision = stored.revision().revision;
+        let secrets = stored.secrets_state();
+        let is_current = |entry: &Entry| (entry.revision, entry.secrets) == (revision, secrets);
         let mut entries = self.entries();
-        if entries.get(&name).is_none_or(|entry| entry.revision != revision) {
+        if !entries.get(&name).is_some_and(is_current) {
             let declared = stored.pipeline().map_err(|_| Closed::Misconfigured)?;
             let Some(push) = &declared.triggers.push else {
                 entries.remove(&name);
@@ -133,7 +137,7 @@ impl Intake {
                 let allowed = Allowed::new(name.clone(), revision, grpc, &self.variables);
                 allowed.map(Arc::new).map_err(told)
             });
-            entries.insert(name.clone(), Entry { inlet, revision, hook, grpc });
+            entries.insert(name.clone(), Entry { inlet, revision, secrets, hook, grpc });
         }
         let entry = entries.get(&name).expect("it was just looked at");
         Ok(Open { inlet: entry.inlet.clone(), how: how(entry)? })

@@ -19,11 +19,11 @@ pub(crate) struct Compiled {
     pub(crate) targets: Vec<PipelineName>,
 }
 
-/// The programs of one pipeline, compiled when first needed.
+/// The programs of one pipeline, compiled when first needed and when a secret has changed.
 pub(crate) struct Programs {
     pipeline: PipelineName,
     pipelines: Pipelines,
-    compiled: Mutex<BTreeMap<u32, Arc<Compiled>>>,
+    compiled: Mutex<BTreeMap<u32, (u64, Arc<Compiled>)>>,
 }
 
 impl Programs {
@@ -37,20 +37,23 @@ impl Programs {
         revision: u32,
         shutdown: &CancellationToken,
     ) -> Result<Arc<Compiled>, Failure> {
-        if let Some(compiled) = self.kept().get(&revision) {
+        let stored = self.pipelines.get(&self.pipeline, revision, shutdown).await?;
+        let secrets = stored.secrets_state();
+        if let Some((state, compiled)) = self.kept().get(&revision)
+            && *state == secrets
+        {
             return Ok(Arc::clone(compiled));
         }
-        let stored = self.pipelines.get(&self.pipeline, revision, shutdown).await?;
         let compiled = Arc::new(compile(stored.pipeline()?)?);
         let mut kept = self.kept();
-        kept.insert(revision, Arc::clone(&compiled));
+        kept.insert(revision, (secrets, Arc::clone(&compiled)));
         while kept.len() > KEPT_REVISIONS {
             kept.pop_first();
         }
         Ok(compiled)
     }
 
-    fn kept(&self) -> std::sync::MutexGuard<'_, BTreeMap<u32, Arc<Compiled>>> {
+    fn kept(&self) -> std::sync::MutexGuard<'_, BTreeMap<u32, (u64, Arc<Compiled>)>> {
         self.compiled.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
