@@ -7,9 +7,11 @@ use std::{
 };
 
 use testkit::http::{Reply, Request, Server};
-use tests::{Layout, Role, System};
+use tests::{Layout, Role, Sender, System};
+use tokio::time::{Instant, sleep};
 
 const RECORDS: usize = 600;
+const SECOND: Duration = Duration::from_secs(1);
 
 /// A server that takes a while, so that it is what limits the calls.
 async fn slow_api() -> Server {
@@ -102,4 +104,58 @@ async fn a_dead_target_takes_nothing_from_the_others() {
     // When it is back, it gets everything.
     dead.restart().await;
     dead.wait_for(|requests| calls(requests).len() >= RECORDS).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_has_piled_up_in_an_outage_is_sent_at_a_multiple_of_the_live_rate() {
+    const LIVE: usize = 300;
+    const PILED_UP: usize = 200;
+    let mut system =
+        System::start(Layout::default().with(Role::Extractor, "push.window", "1s")).await;
+    let mut api = Server::always(200).await;
+    system
+        .client
+        .apply(&format!(
+            "pipeline: people\nsource: {{push: {{}}}}\n\
+             triggers:\n  push:\n    webhook: {{verify: none, id: {{header: X-Delivery}}}}\n\
+             schema: {{id: integer}}\nkey: [id]\n\
+             targets:\n  api:\n    http:\n      base_url: {}\n      allow_private: true\n      \
+             upsert: {{method: PUT, path: \"/people/{{{{ key }}}}\"}}\n      drain: 4\n",
+            api.url()
+        ))
+        .await;
+    let mut sender = Sender::new(vec![system.intakes[0].0], 0);
+    let mut push = async |ids: std::ops::Range<usize>| {
+        for id in ids {
+            sender.deliver("people", &id.to_string(), &format!("{{\"id\":{id}}}")).await;
+        }
+    };
+    push(0..LIVE).await;
+    api.wait_for(|requests| calls(requests).len() >= LIVE).await;
+    // The rate is that of the minute before, so this is 5 calls a second, and 20 of what piles up.
+    let pace = 4.0 * LIVE as f64 / 60.0;
+    api.stop().await;
+    push(LIVE..LIVE + PILED_UP).await;
+    let loader = system.service(Role::Loader);
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while loader.logged("the target is away") == 0 {
+        assert!(Instant::now() < deadline, "{}", loader.process.log());
+        sleep(Duration::from_millis(50)).await;
+    }
+    // The shortest outage that is one.
+    sleep(Duration::from_secs(3)).await;
+    api.restart().await;
+    let requests = api.wait_for(|requests| calls(requests).len() >= LIVE + PILED_UP).await;
+    let sent: Vec<_> = calls(&requests)[LIVE..].iter().map(|call| call.at).collect();
+    let taken = *sent.last().unwrap() - sent[0];
+    let most = sent
+        .iter()
+        .map(|from| sent.iter().filter(|at| **at >= *from && **at < *from + SECOND).count())
+        .max()
+        .unwrap();
+    eprintln!("{PILED_UP} calls in {taken:?}, at most {most} in a second, the pace is {pace}");
+    assert!(taken.as_secs_f64() > 0.8 * PILED_UP as f64 / pace, "{taken:?}");
+    // A busy machine lets calls slip a little.
+    assert!((most as f64) < pace + 6.0, "{most} calls in a second");
+    assert_eq!(system.service(Role::Loader).logged("calls_per_second"), 1);
 }

@@ -23,6 +23,7 @@ pub(crate) struct Metrics {
     backlog: Gauge<u64>,
     backlog_bytes: Gauge<u64>,
     backlog_age: Gauge<f64>,
+    backlog_remaining: Gauge<f64>,
     stream_size: Gauge<u64>,
     stream_limit: Gauge<u64>,
     certificate_end: Gauge<u64>,
@@ -87,6 +88,14 @@ impl Metrics {
                     "Age of the oldest of the backlog, by stage, pipeline and target.",
                 )
                 .build(),
+            backlog_remaining: meter
+                .f64_gauge("tributary_backlog_remaining")
+                .with_unit("s")
+                .with_description(
+                    "Time until the backlog is gone at the speed of the last minute, by stage, \
+                     pipeline and target; infinity while it does not get shorter.",
+                )
+                .build(),
             stream_size: meter
                 .u64_gauge("tributary_stream_size")
                 .with_unit("By")
@@ -149,7 +158,7 @@ impl Metrics {
         }
     }
 
-    pub(crate) fn waiting(&self, waiting: &Waiting) {
+    pub(crate) fn waiting(&self, waiting: &Waiting, remaining_s: f64) {
         let Waiting { stage, pipeline, target, messages, bytes, age, is_held } = waiting;
         let labels = lane(*stage, pipeline, target.as_ref());
         let held = |held| [&labels[..], &[KeyValue::new("held", held)]].concat();
@@ -157,6 +166,7 @@ impl Metrics {
         self.backlog.record(0, &held(!is_held));
         self.backlog_bytes.record(*bytes, &labels);
         self.backlog_age.record(age.as_secs_f64(), &labels);
+        self.backlog_remaining.record(remaining_s, &labels);
     }
 
     pub(crate) fn room(&self, room: &bus::Room) {
@@ -174,7 +184,7 @@ impl Metrics {
     ) {
         let (pipeline, target) = (pipeline.clone(), target.cloned());
         let (messages, bytes, age, is_held) = (0, 0, Duration::ZERO, false);
-        self.waiting(&Waiting { stage, pipeline, target, messages, bytes, age, is_held });
+        self.waiting(&Waiting { stage, pipeline, target, messages, bytes, age, is_held }, 0.0);
     }
 }
 

@@ -34,6 +34,9 @@ pub struct HttpTarget {
     pub in_flight: usize,
     /// How often a record is tried that fails where others succeed, at least 1.
     pub attempts: u32,
+    /// After an outage one loader sends what has piled up at most so many times as fast as it called
+    /// in the minute before, and ten times a second at least; 1 to 1000. `None`: as fast as it can.
+    pub drain: Option<f64>,
 }
 
 impl HttpTarget {
@@ -218,6 +221,8 @@ pub struct WebhookTarget {
     pub in_flight: usize,
     /// How often a record is tried that fails where others succeed, at least 1.
     pub attempts: u32,
+    /// As of an API.
+    pub drain: Option<f64>,
     /// Waits between attempts, at least one. While the first lasts the loader keeps what it has in
     /// hand; after it, what was not delivered is set aside and sent again after each of the others.
     pub retry: Vec<Duration>,
@@ -276,6 +281,7 @@ impl WebhookTarget {
             once: false,
             in_flight: self.in_flight,
             attempts: self.attempts,
+            drain: self.drain,
         }
     }
 }

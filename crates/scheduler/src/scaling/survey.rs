@@ -1,5 +1,5 @@
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
@@ -59,10 +59,44 @@ impl Survey {
     }
 }
 
+/// What tells one lane from the others.
+type LaneId = (Stage, PipelineName, Option<PipelineName>);
+
+/// How fast lanes have got shorter in the last minute.
+#[derive(Debug, Default)]
+struct Speeds(HashMap<LaneId, VecDeque<(Instant, u64)>>);
+
+impl Speeds {
+    /// Notes how long a lane is, and returns when it is empty at its speed since it was longest in the
+    /// last minute: infinity while it does not get shorter.
+    fn remaining(&mut self, lane: LaneId, messages: u64, now: Instant) -> f64 {
+        let known = self.0.entry(lane).or_default();
+        while known.front().is_some_and(|(at, _)| now - *at > Duration::from_secs(60)) {
+            known.pop_front();
+        }
+        known.push_back((now, messages));
+        let longest = known.iter().rev().max_by_key(|(_, messages)| *messages);
+        let (at, before) = *longest.expect("the newest was just added");
+        let fewer = before.saturating_sub(messages);
+        if fewer == 0 {
+            return f64::INFINITY;
+        }
+        // Fewer than 2^53 messages.
+        #[expect(clippy::cast_precision_loss, reason = "an estimate")]
+        let remaining = messages as f64 * (now - at).as_secs_f64() / fewer as f64;
+        remaining
+    }
+
+    fn forget(&mut self, lane: &LaneId) {
+        self.0.remove(lane);
+    }
+}
+
 /// Tells the metrics of what waits until shutdown.
 pub(crate) async fn run(scheduler: Scheduler) -> anyhow::Result<()> {
     let mut timer = tokio::time::interval(INTERVAL);
-    let mut told: Vec<(Stage, PipelineName, Option<PipelineName>)> = Vec::new();
+    let mut told: Vec<LaneId> = Vec::new();
+    let mut speeds = Speeds::default();
     loop {
         tokio::select! {
             () = scheduler.shutdown().cancelled() => return Ok(()),
@@ -78,11 +112,14 @@ pub(crate) async fn run(scheduler: Scheduler) -> anyhow::Result<()> {
         // What waits no more is told once as zero; a gauge keeps its last value otherwise.
         let lane = |lane: &Waiting| (lane.stage, lane.pipeline.clone(), lane.target.clone());
         let now: Vec<_> = waiting.iter().map(lane).collect();
-        for (stage, pipeline, target) in told.iter().filter(|lane| !now.contains(lane)) {
+        for lane in told.iter().filter(|lane| !now.contains(lane)) {
+            speeds.forget(lane);
+            let (stage, pipeline, target) = lane;
             scheduler.metrics().drained(*stage, pipeline, target.as_ref());
         }
-        for waiting in &*waiting {
-            scheduler.metrics().waiting(waiting);
+        for (waiting, lane) in waiting.iter().zip(&now) {
+            let remaining = speeds.remaining(lane.clone(), waiting.messages, Instant::now());
+            scheduler.metrics().waiting(waiting, remaining);
         }
         if let Ok(rooms) = scheduler.bus().rooms().await {
             rooms.iter().for_each(|room| scheduler.metrics().room(room));
@@ -173,4 +210,25 @@ fn quota<'a>(pipeline: &'a Pipeline, lane: &Waiting) -> Option<&'a PipelineName>
 fn is_spent(used: &QuotaUse, pipeline: &PipelineName) -> bool {
     let waits = used.waiting.get(pipeline.as_str()).is_some_and(|calls| *calls > 0);
     used.paused.is_some() || used.left == Some(0) || waits
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lane_that_gets_shorter_has_an_end() {
+        let (mut speeds, now) = (Speeds::default(), Instant::now());
+        let lane = (Stage::Loader, "shop".parse().unwrap(), Some("crm".parse().unwrap()));
+        let mut remaining = |seconds, messages| {
+            speeds.remaining(lane.clone(), messages, now + Duration::from_secs(seconds))
+        };
+        assert!(remaining(0, 1_000).is_infinite());
+        assert_eq!(remaining(10, 900).round(), 90.0);
+        assert_eq!(remaining(20, 500).round(), 20.0);
+        assert!(remaining(30, 2_000).is_infinite());
+        assert_eq!(remaining(80, 1_000).round(), 50.0, "only the last minute counts");
+        speeds.forget(&lane);
+        assert!(speeds.remaining(lane, 900, now + Duration::from_secs(90)).is_infinite());
+    }
 }

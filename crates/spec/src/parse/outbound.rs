@@ -27,7 +27,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 const DISABLE_AFTER: Duration = Duration::from_secs(5 * 24 * 60 * 60);
 
 pub(super) fn http_target(at: &At<'_>) -> Option<HttpTarget> {
-    const OWN: [&str; 12] = [
+    const OWN: [&str; 13] = [
         "headers",
         "upsert",
         "delete",
@@ -40,6 +40,7 @@ pub(super) fn http_target(at: &At<'_>) -> Option<HttpTarget> {
         "mode",
         "in_flight",
         "attempts",
+        "drain",
     ];
     let keys = at.keys(&[&CLIENT_KEYS[..], &OWN].concat())?;
     let client = http::client(&keys);
@@ -76,6 +77,7 @@ pub(super) fn http_target(at: &At<'_>) -> Option<HttpTarget> {
     let once = optional(&keys, "mode", |at| at.word(&[("upsert", false), ("once", true)]));
     let in_flight = number(&keys, "in_flight", IN_FLIGHT, 256);
     let attempts = number(&keys, "attempts", ATTEMPTS as usize, 1000);
+    let drain = optional(&keys, "drain", |at| drain(at).map(Some));
     let mut client = client?;
     client.headers = headers?;
     let (nulls, null_fields) = nulls?;
@@ -93,6 +95,7 @@ pub(super) fn http_target(at: &At<'_>) -> Option<HttpTarget> {
         once: once?,
         in_flight: in_flight?,
         attempts: u32::try_from(attempts?).ok()?,
+        drain: drain?,
     };
     if target.batch.is_some()
         && matches!(target.upsert.body, OutboundBody::Template(HttpBody::Form(_)))
@@ -239,9 +242,19 @@ fn number(keys: &Keys<'_>, key: &str, usual: usize, most: usize) -> Option<usize
     Some(number)
 }
 
+/// Reads how many times as fast as before what has piled up is sent.
+fn drain(at: &At<'_>) -> Option<f64> {
+    let times: f64 = at.number("how many times as fast as before")?;
+    if !(1.0..=1000.0).contains(&times) {
+        at.problem("what piles up is sent 1 to 1000 times as fast as before", "write `drain: 4`");
+        return None;
+    }
+    Some(times)
+}
+
 pub(super) fn webhook_target(at: &At<'_>) -> Option<WebhookTarget> {
     const SECRETS: &str = "list secrets: `secrets: [\"${env:WEBHOOK_SECRET}\"]`";
-    const OWN: [&str; 9] = [
+    const OWN: [&str; 10] = [
         "url",
         "secrets",
         "headers",
@@ -251,6 +264,7 @@ pub(super) fn webhook_target(at: &At<'_>) -> Option<WebhookTarget> {
         "disable_after",
         "in_flight",
         "attempts",
+        "drain",
     ];
     let client_keys = CLIENT_KEYS.iter().filter(|key| **key != "base_url");
     let known: Vec<&str> = client_keys.chain(&OWN).copied().collect();
@@ -283,6 +297,7 @@ pub(super) fn webhook_target(at: &At<'_>) -> Option<WebhookTarget> {
     };
     let in_flight = number(&keys, "in_flight", IN_FLIGHT, 256);
     let attempts = number(&keys, "attempts", ATTEMPTS as usize, 1000);
+    let drain = optional(&keys, "drain", |at| drain(at).map(Some));
     let retry = match keys.get("retry") {
         Some(at) => waits(&at),
         None => Some(RETRY_SECONDS.map(Duration::from_secs).to_vec()),
@@ -303,6 +318,7 @@ pub(super) fn webhook_target(at: &At<'_>) -> Option<WebhookTarget> {
         event: event?,
         in_flight: in_flight?,
         attempts: u32::try_from(attempts?).ok()?,
+        drain: drain?,
         retry: retry?,
         disable_after: disable_after?,
     })

@@ -10,6 +10,7 @@
 //!   refused, and comes again as a replay.
 
 mod call;
+mod drain;
 pub(super) mod item;
 mod judge;
 mod outage;
@@ -31,7 +32,7 @@ use model::{Batch, Field};
 use reqwest::Method;
 use tokio::sync::Semaphore;
 
-use self::{call::Calls, judge::Judge, outage::Outage, sent::Ledger};
+use self::{call::Calls, drain::Drain, judge::Judge, outage::Outage, sent::Ledger};
 use super::{
     client::{Client, Outgoing},
     webhook::Webhook,
@@ -62,6 +63,8 @@ pub(crate) struct Target {
     /// Held by the only call that is made in trouble.
     probe: tokio::sync::Mutex<()>,
     successes: AtomicU64,
+    /// How fast it is called after an outage, where that is bounded.
+    drain: Option<Drain>,
     /// How long nothing has got through, where deliveries are set aside after a while.
     outage: Option<Outage>,
     /// Records that fail while the API works, by their claims.
@@ -113,6 +116,7 @@ impl Target {
             trouble: AtomicBool::new(false),
             probe: tokio::sync::Mutex::default(),
             successes: AtomicU64::new(0),
+            drain: config.drain.map(Drain::new),
             outage: None,
             failing: Mutex::default(),
         })

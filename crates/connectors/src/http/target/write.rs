@@ -9,11 +9,13 @@ use std::{
     time::Instant,
 };
 
+use chrono::Utc;
 use connect::{Error, Refused, Written};
 use futures::{StreamExt, TryStreamExt, stream};
 use model::{Batch, Remedy};
 use reqwest::header::HeaderMap;
 use serde_json::{Map, Value};
+use tokio::time::sleep_until;
 
 use super::{
     Failing, GIVE_UP_AFTER, Target,
@@ -191,7 +193,7 @@ impl Target {
                     continue;
                 }
             };
-            let Some(answer) = self.send(&outgoing, progress).await else {
+            let Some(answer) = self.send(&outgoing, work.item.version.1, progress).await else {
                 return self.ledger.release(work.ticket, &work.item).await;
             };
             let delete = work.item.is_gone() && self.calls.delete.is_some();
@@ -238,11 +240,12 @@ impl Target {
         })
     }
 
-    /// Makes a call, when there is a place for it and unless the write is over. In trouble there is
-    /// one place only.
+    /// Makes a call for what was extracted at `extracted_ns`, when there is a place for it and unless
+    /// the write is over. In trouble there is one place only.
     async fn send(
         &self,
         outgoing: &Outgoing,
+        extracted_ns: i64,
         progress: &Progress,
     ) -> Option<Result<Response, Fate>> {
         let _place = self.places.acquire().await.expect("the semaphore is never closed");
@@ -250,6 +253,9 @@ impl Target {
             true => Some(self.probe.lock().await),
             false => None,
         };
+        if let Some(drain) = &self.drain {
+            sleep_until(drain.turn(Instant::now().into(), extracted_ns)).await;
+        }
         if progress.is_over() {
             return None;
         }
@@ -266,6 +272,11 @@ impl Target {
             answered = self.client.send(outgoing).await;
         }
         drop(probe);
+        if let (Some(drain), Ok(answer)) = (&self.drain, &answered)
+            && (200..300).contains(&answer.status)
+        {
+            drain.called(Instant::now().into());
+        }
         Some(answered.map_err(|failed| {
             let reason = failed.error.chain();
             if let Some(outage) = &self.outage {
@@ -273,17 +284,37 @@ impl Target {
             }
             match failed.error.remedy {
                 Remedy::Retry { after } if !failed.sent => {
-                    self.trouble.store(true, Ordering::Relaxed);
+                    self.fails();
                     Fate::Failed(Failed { reason, after, whole: true })
                 }
                 Remedy::Retry { after } if self.config.idempotent => {
-                    self.trouble.store(true, Ordering::Relaxed);
+                    self.fails();
                     Fate::Failed(Failed { reason, after, whole: false })
                 }
                 Remedy::Stop if !failed.sent => Fate::Stopped(reason, failed.error.hint),
                 Remedy::Retry { .. } | Remedy::Quarantine | Remedy::Stop => Fate::Unknown(reason),
             }
         }))
+    }
+
+    fn fails(&self) {
+        self.trouble.store(true, Ordering::Relaxed);
+        if let Some(drain) = &self.drain {
+            drain.fails(Instant::now().into());
+        }
+    }
+
+    fn works(&self) {
+        self.trouble.store(false, Ordering::Relaxed);
+        let now_ns = Utc::now().timestamp_nanos_opt().unwrap_or(i64::MAX);
+        let drain = self.drain.as_ref();
+        if let Some(per_second) = drain.and_then(|drain| drain.works(Instant::now().into(), now_ns))
+        {
+            tracing::info!(
+                calls_per_second = per_second,
+                "the target is back; what has piled up is sent at this pace"
+            );
+        }
     }
 
     /// Tells whether an answer says no more than that it was a call too many under its quota.
@@ -308,7 +339,7 @@ impl Target {
         match &fate {
             Fate::Failed(failed) => {
                 if failed.whole {
-                    self.trouble.store(true, Ordering::Relaxed);
+                    self.fails();
                 }
                 if let Some(outage) = &self.outage {
                     outage.goes_on(&failed.reason);
@@ -319,7 +350,7 @@ impl Target {
                 if let Some(outage) = &self.outage {
                     outage.ended();
                 }
-                self.trouble.store(false, Ordering::Relaxed);
+                self.works();
                 self.successes.fetch_add(1, Ordering::Relaxed);
             }
         }
@@ -484,7 +515,8 @@ impl Target {
                     return Err(Error::stop(reason, "correct `batch` in the pipeline"));
                 }
             };
-            let Some(answer) = self.send(&outgoing, progress).await else {
+            let newest = works.iter().map(|work| work.item.version.1).max().unwrap_or_default();
+            let Some(answer) = self.send(&outgoing, newest, progress).await else {
                 for work in works {
                     self.ledger.release(work.ticket, &work.item).await?;
                 }
