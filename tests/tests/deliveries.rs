@@ -134,3 +134,46 @@ async fn a_receiver_that_fails_for_too_long_is_disabled_until_somebody_enables_i
     let enabled = tributary(&system, &["deliveries", "enable", "people", "partner"]);
     assert!(enabled.contains("is not disabled"), "{enabled}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_delivered_is_sent_again_when_somebody_asks_for_it() {
+    let system = system().await;
+    let receiver = Server::always(204).await;
+    system.client.apply(&pipeline(&system, &receiver.url(), "payload: changed")).await;
+    let run = system.client.start("people").await;
+    system.client.succeeded(&run).await;
+    let resend = |more: &[&str]| {
+        tributary(&system, &[&["deliveries", "resend", "--pipeline", "people"], more].concat())
+    };
+    let refused = resend(&["--delivered"]);
+    assert!(refused.contains("name the record's key, or since when"), "{refused}");
+    let refused = resend(&["--delivered", "--record", "nobody"]);
+    assert!(refused.contains("no such webhook is kept"), "{refused}");
+    let refused = resend(&["--delivered", "--since", "2100-01-01T00:00:00Z"]);
+    assert!(refused.contains("no such webhook is kept"), "{refused}");
+
+    let one = resend(&["--delivered", "--record", "7"]);
+    assert!(one.contains("1 webhook"), "{one}");
+    let requests = receiver.wait_for(|requests| requests.len() > RECORDS).await;
+    let is_same =
+        |first: &&Request| first.header("webhook-id") == requests[RECORDS].header("webhook-id");
+    let first = requests[..RECORDS].iter().find(is_same).expect("it has the id of the first time");
+    assert_eq!(first.text(), requests[RECORDS].text());
+    assert!(first.text().contains("\"id\":7"), "{}", first.text());
+
+    let all = resend(&["--delivered", "--since", "2026-01-01T00:00:00Z"]);
+    assert!(all.contains("webhooks"), "{all}");
+    receiver.wait_for(|requests| requests.len() >= 2 * RECORDS).await;
+    until("an empty list", async || {
+        tributary(&system, &["deliveries", "list"]).contains("every webhook was delivered")
+    })
+    .await;
+    let requests = receiver.requests();
+    assert_eq!(ids(&requests).len(), RECORDS, "no id is new");
+    assert_eq!(ids(&requests[RECORDS..]).len(), RECORDS, "each was sent again");
+    for run in system.client.latest("people").await {
+        let run = system.client.ended(&run.id).await;
+        assert_eq!(run.state(), RunState::Succeeded, "{run:#?}");
+        tests::assert_balanced(&run);
+    }
+}

@@ -76,6 +76,12 @@ pub(crate) enum Error {
     /// What is kept of a record cannot be opened.
     #[error("the record cannot be opened: {0}")]
     Sealed(bus::OpenError),
+    /// Nothing of what was delivered is kept and wanted.
+    #[error(
+        "no such webhook is kept: none was delivered since then for that record, or longer ago than \
+         `keep_delivered` of its target says"
+    )]
+    NothingDelivered,
     /// Nothing that was selected could be replayed.
     #[error(
         "no quarantined record of the selection can be replayed: there is none, it is being \
@@ -110,6 +116,7 @@ impl Error {
             | Self::QuotaInUse { .. }
             | Self::NoSealKeys(_)
             | Self::Sealed(_)
+            | Self::NothingDelivered
             | Self::NothingToReplay => Remedy::Stop,
         }
     }
@@ -145,6 +152,7 @@ impl Error {
             | Self::NoRecord(_)
             | Self::NoQuota(_)
             | Self::Sealed(_)
+            | Self::NothingDelivered
             | Self::NothingToReplay => String::new(),
         }
     }
@@ -172,6 +180,7 @@ impl Error {
             | Self::QuotaInUse { .. }
             | Self::NoSealKeys(_)
             | Self::Sealed(_)
+            | Self::NothingDelivered
             | Self::NothingToReplay => self.to_string(),
         }
     }
@@ -208,6 +217,7 @@ impl Error {
             | Self::QuotaInUse { .. }
             | Self::NoSealKeys(_)
             | Self::Sealed(_)
+            | Self::NothingDelivered
             | Self::NothingToReplay => Code::FailedPrecondition,
             Self::NoRecord(_) | Self::NoQuota(_) => Code::NotFound,
         }

@@ -6,6 +6,7 @@ mod address;
 mod catalog;
 mod config;
 mod core;
+mod delivered;
 mod deliveries;
 mod due;
 mod error;

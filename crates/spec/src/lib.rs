@@ -30,8 +30,8 @@ pub use http::{
     NewsKind, OAuth2, PageKind, Pagination, Parent, TextTest, TimeFormat, TimestampForm, Tls,
 };
 pub use outbound::{
-    AnswerRule, BatchResults, HttpTarget, Nulls, OutboundBatch, OutboundBody, OutboundRequest,
-    Payload, UNDELIVERED, Verdict, WebhookTarget, disabled_key,
+    AnswerRule, BatchResults, Delivered, HttpTarget, Nulls, OutboundBatch, OutboundBody,
+    OutboundRequest, Payload, UNDELIVERED, Verdict, WebhookTarget, delivered_key, disabled_key,
 };
 pub use parse::{is_shared, parse, parse_shared};
 pub use path::{JsonPath, PathStep};

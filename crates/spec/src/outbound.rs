@@ -1,6 +1,8 @@
 use std::time::Duration;
 
 use model::PipelineName;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use crate::{HttpBody, HttpClient, JsonPath, SecretText, TargetSystem, Template, TextTest};
 
@@ -228,6 +230,8 @@ pub struct WebhookTarget {
     pub retry: Vec<Duration>,
     /// How long nothing may get through until the receiver is disabled.
     pub disable_after: Duration,
+    /// How long what was delivered can be sent again; zero: not at all.
+    pub keep_delivered: Duration,
 }
 
 /// Code under which a webhook that was not delivered is quarantined, until it is sent again.
@@ -237,6 +241,31 @@ pub const UNDELIVERED: &str = "undelivered";
 #[must_use]
 pub fn disabled_key(pipeline: &PipelineName, target: &PipelineName) -> String {
     format!("{pipeline}.{target}.disabled")
+}
+
+/// Returns the key under which the last webhook is remembered that was delivered for a record's key.
+#[must_use]
+pub fn delivered_key(pipeline: &str, target: &str, key: &str) -> String {
+    format!("{pipeline}.{target}.{key}.delivered")
+}
+
+/// A webhook that was delivered, the last one for its key, so that it can be sent again.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Delivered {
+    /// When, in milliseconds since 1970-01-01 UTC.
+    pub at_ms: i64,
+    /// The values of the record's key, joined by commas.
+    pub key: String,
+    /// Id of the record.
+    pub record: String,
+    /// Its version.
+    pub version: (i64, i64),
+    /// A batch message that holds the record alone, in base64.
+    pub message: String,
+    /// What the receiver had been told of these fields before; `None`: nothing of the key.
+    pub before: Option<Map<String, Value>>,
+    /// Somebody has asked for it to be sent again.
+    pub again: bool,
 }
 
 /// What a webhook tells of a record.

@@ -317,9 +317,15 @@ pub(crate) struct Resend {
     /// With these ids in the quarantine.
     #[arg(long, num_args = 1.., value_name = "ID")]
     pub(crate) id: Vec<i64>,
-    /// That failed at this time or later, such as 2026-11-24T08:00:00Z.
+    /// That failed at this time or later, or were delivered then, such as 2026-11-24T08:00:00Z.
     #[arg(long, value_name = "TIME")]
     pub(crate) since: Option<DateTime<Utc>>,
+    /// Those that were delivered, the last one of each record, instead of those that were not.
+    #[arg(long, requires = "pipeline", conflicts_with = "id")]
+    pub(crate) delivered: bool,
+    /// Of the record with this key, its values joined by commas.
+    #[arg(long, requires = "delivered", value_name = "KEY")]
+    pub(crate) record: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]

@@ -10,7 +10,14 @@ use wire::control::{
 };
 
 use super::convert::timestamp;
-use crate::{access::Subject, core::Scheduler, deliveries, error::Error, replay};
+use crate::{
+    access::Subject,
+    core::Scheduler,
+    delivered::{self, Wanted},
+    deliveries,
+    error::Error,
+    replay::{self, Replayed},
+};
 
 #[derive(Debug)]
 pub(super) struct Deliveries(pub(super) Scheduler);
@@ -25,6 +32,13 @@ fn receiver(known: store::Receiver) -> control::Receiver {
         next_attempt_at: known.next_attempt_at.map(timestamp),
         reason: known.reason,
         disabled_at: known.disabled_at.map(timestamp),
+    }
+}
+
+fn answer(replayed: &Replayed) -> ResendDeliveriesResponse {
+    ResendDeliveriesResponse {
+        deliveries: replayed.records,
+        runs: replayed.runs.iter().map(ToString::to_string).collect(),
     }
 }
 
@@ -47,7 +61,8 @@ impl DeliveryService for Deliveries {
         request: Request<ResendDeliveriesRequest>,
     ) -> Result<Response<ResendDeliveriesResponse>, Status> {
         let subject = Subject::of(&request);
-        let ResendDeliveriesRequest { pipeline, target, ids, since } = request.into_inner();
+        let ResendDeliveriesRequest { pipeline, target, ids, since, delivered, key } =
+            request.into_inner();
         subject.is(format!("pipeline `{pipeline}`, target `{target}`"));
         let since = since
             .map(|since| {
@@ -58,8 +73,19 @@ impl DeliveryService for Deliveries {
             })
             .transpose()?;
         let named = |name: String| (!name.is_empty()).then_some(name);
+        let pipeline: Option<PipelineName> =
+            named(pipeline).map(|name| name.parse()).transpose().map_err(Error::Id)?;
+        if delivered {
+            let (Some(pipeline), true) = (pipeline, ids.is_empty()) else {
+                let text = "name the pipeline of what was delivered, and no ids".to_owned();
+                return Err(Error::Request(text).into());
+            };
+            let wanted = Wanted { target: named(target), key: named(key), since };
+            let resent = delivered::resend(&self.0, &pipeline, &wanted).await?;
+            return Ok(Response::new(answer(&resent)));
+        }
         let selection = Selection {
-            pipeline: named(pipeline).map(|name| name.parse()).transpose().map_err(Error::Id)?,
+            pipeline,
             target: named(target),
             code: Some(UNDELIVERED.to_owned()),
             since,
@@ -67,10 +93,7 @@ impl DeliveryService for Deliveries {
             ..Selection::default()
         };
         let replayed = replay::replay(&self.0, &selection).await?;
-        Ok(Response::new(ResendDeliveriesResponse {
-            deliveries: replayed.records,
-            runs: replayed.runs.iter().map(ToString::to_string).collect(),
-        }))
+        Ok(Response::new(answer(&replayed)))
     }
 
     async fn enable_receiver(

@@ -25,6 +25,7 @@ const RETRY_SECONDS: [u64; 7] = [5, 300, 1_800, 7_200, 18_000, 36_000, 36_000];
 const MOST_WAITS: usize = 20;
 const LONGEST_WAIT: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 const DISABLE_AFTER: Duration = Duration::from_secs(5 * 24 * 60 * 60);
+const KEEP_DELIVERED: Duration = Duration::from_secs(3 * 24 * 60 * 60);
 
 pub(super) fn http_target(at: &At<'_>) -> Option<HttpTarget> {
     const OWN: [&str; 13] = [
@@ -254,7 +255,7 @@ fn drain(at: &At<'_>) -> Option<f64> {
 
 pub(super) fn webhook_target(at: &At<'_>) -> Option<WebhookTarget> {
     const SECRETS: &str = "list secrets: `secrets: [\"${env:WEBHOOK_SECRET}\"]`";
-    const OWN: [&str; 10] = [
+    const OWN: [&str; 11] = [
         "url",
         "secrets",
         "headers",
@@ -262,6 +263,7 @@ pub(super) fn webhook_target(at: &At<'_>) -> Option<WebhookTarget> {
         "event",
         "retry",
         "disable_after",
+        "keep_delivered",
         "in_flight",
         "attempts",
         "drain",
@@ -306,6 +308,10 @@ pub(super) fn webhook_target(at: &At<'_>) -> Option<WebhookTarget> {
         Some(at) => at.duration(),
         None => Some(DISABLE_AFTER),
     };
+    let keep_delivered = match keys.get("keep_delivered") {
+        Some(at) => at.duration(),
+        None => Some(KEEP_DELIVERED),
+    };
     let mut client = client?;
     client.headers = headers?;
     if keys.get("timeout").is_none() {
@@ -321,6 +327,7 @@ pub(super) fn webhook_target(at: &At<'_>) -> Option<WebhookTarget> {
         drain: drain?,
         retry: retry?,
         disable_after: disable_after?,
+        keep_delivered: keep_delivered?,
     })
 }
 

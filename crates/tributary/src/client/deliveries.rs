@@ -25,12 +25,14 @@ pub(crate) async fn run(server: &Server, output: Output, given: Deliveries) -> R
                 .receivers;
             output.print(|| deliveries::json(&receivers), || deliveries::text(&receivers))
         }
-        Deliveries::Resend(Resend { pipeline, target, id, since }) => {
+        Deliveries::Resend(Resend { pipeline, target, id, since, delivered, record }) => {
             let request = ResendDeliveriesRequest {
                 pipeline: pipeline.unwrap_or_default(),
                 target: target.unwrap_or_default(),
                 ids: id,
                 since: since.map(|since| Timestamp { seconds: since.timestamp(), nanos: 0 }),
+                delivered,
+                key: record.unwrap_or_default(),
             };
             let answer = client.resend_deliveries(request).await;
             let answer = answer

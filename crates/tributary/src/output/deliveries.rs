@@ -55,6 +55,9 @@ pub(crate) fn resent_json(answer: &ResendDeliveriesResponse) -> Value {
 }
 
 pub(crate) fn resent(answer: &ResendDeliveriesResponse) -> String {
-    let runs = answer.runs.join(", ");
-    format!("{} webhooks are sent again by run {runs}\n", grouped(answer.deliveries))
+    let how = match answer.runs.as_slice() {
+        [] => "behind what is going".to_owned(),
+        runs => format!("by run {}", runs.join(", ")),
+    };
+    format!("{} webhooks are sent again {how}\n", grouped(answer.deliveries))
 }

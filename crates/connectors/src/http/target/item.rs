@@ -1,5 +1,6 @@
 //! Records as an API sees them.
 
+use bytes::Bytes;
 use connect::Refused;
 use model::{Batch, Operation};
 use serde_json::{Map, Value};
@@ -25,6 +26,8 @@ pub(crate) struct Item {
     pub(crate) values: Map<String, Value>,
     /// Tells these values, and whether the record is gone, from others.
     pub(crate) content: String,
+    /// A batch message that holds the record alone, where it is kept once it is delivered.
+    pub(crate) message: Option<Bytes>,
 }
 
 impl Item {
@@ -63,7 +66,15 @@ impl Item {
             operation,
             values,
             content,
+            message: None,
         })
+    }
+
+    /// Returns the record with what is kept of it once it is delivered.
+    pub(crate) fn kept(self, batch: &Batch) -> Self {
+        let alone =
+            Batch { header: batch.header.clone(), records: batch.records.slice(self.place.1, 1) };
+        Self { message: Some(wire::encode(&alone)), ..self }
     }
 
     pub(crate) fn is_gone(&self) -> bool {
@@ -167,6 +178,7 @@ pub(crate) mod tests {
             operation,
             content: Value::Object(values.clone()).to_string(),
             values,
+            message: None,
         }
     }
 

@@ -101,6 +101,7 @@ impl Target {
             once: config.once,
             idempotent: config.idempotent,
             keeps_values: config.only_changed,
+            keeps_delivered: false,
             lease: config.client.timeout + CLAIM_MARGIN,
         };
         let scope = format!("{}.{}", pipeline.name, target.name);
@@ -141,7 +142,7 @@ impl Target {
         let key = spec::disabled_key(&pipeline.name, &target.name);
         api.outage =
             Some(Outage::new(config.retry[0], std::sync::Arc::clone(&context.memory), key));
-        api.ledger.keep_values();
+        api.ledger.keep(!config.keep_delivered.is_zero());
         Ok(api)
     }
 }

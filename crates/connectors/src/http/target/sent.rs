@@ -10,10 +10,12 @@ use std::{
     time::Duration,
 };
 
+use base64::{Engine, prelude::BASE64_STANDARD};
 use chrono::Utc;
 use connect::{Error, Memory, Put};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use spec::{Delivered, delivered_key};
 use tokio::sync::Notify;
 
 use super::item::Item;
@@ -67,6 +69,8 @@ pub(crate) struct Rules {
     pub(crate) once: bool,
     pub(crate) idempotent: bool,
     pub(crate) keeps_values: bool,
+    /// What was delivered can be sent again.
+    pub(crate) keeps_delivered: bool,
     /// Longer than any call takes.
     pub(crate) lease: Duration,
 }
@@ -86,9 +90,24 @@ pub(crate) enum Claimed {
 /// The right to make a call for a key.
 pub(crate) struct Ticket {
     pub(crate) known: Known,
+    /// Somebody has asked for what was delivered to be sent again; what had been told before it.
+    again: Option<Before>,
     key: String,
     revision: u64,
     _place: KeyPlace,
+}
+
+/// What a receiver had been told; `None`: nothing.
+type Before = Option<Map<String, Value>>;
+
+impl Ticket {
+    /// Returns what the receiver had been told when it was told of the record first.
+    pub(crate) fn told_before(&self) -> Option<&Map<String, Value>> {
+        match &self.again {
+            Some(before) => before.as_ref(),
+            None => self.known.values(),
+        }
+    }
 }
 
 /// What a target has sent.
@@ -126,9 +145,16 @@ impl Ledger {
         Self { memory, scope, holder: rand::random(), rules, keys: Arc::default() }
     }
 
-    /// Remembers the values of every record from now on.
-    pub(crate) fn keep_values(&mut self) {
+    /// Remembers the values of every record from now on, and the records themselves if they are to
+    /// be sent again.
+    pub(crate) fn keep(&mut self, delivered: bool) {
         self.rules.keeps_values = true;
+        self.rules.keeps_delivered = delivered;
+    }
+
+    /// Tells whether records are kept once they are delivered.
+    pub(crate) fn keeps_delivered(&self) -> bool {
+        self.rules.keeps_delivered
     }
 
     /// Waits a little, or until this process has finished with a key.
@@ -159,13 +185,20 @@ impl Ledger {
                 Some(found) => (read(&found.value)?, Some(found.revision)),
                 None => (Known::default(), None),
             };
+            let mut again = None;
             if let Some(sent) = &mut known.sent {
                 if self.rules.once || sent.version >= item.version {
-                    let same = sent.record == item.id && sent.run == item.run;
-                    return Ok(Claimed::Settled(same));
+                    let is_last = sent.record == item.id && sent.version == item.version;
+                    if is_last && sent.run != item.run {
+                        again = self.asked_again(item).await?;
+                    }
+                    if again.is_none() {
+                        let same = sent.record == item.id && sent.run == item.run;
+                        return Ok(Claimed::Settled(same));
+                    }
                 }
                 let same = sent.content == item.content || (sent.gone && item.is_gone());
-                if same && known.claim.is_none() {
+                if same && again.is_none() && known.claim.is_none() {
                     sent.version = item.version;
                     match self.memory.put(&key, write(&known), revision).await? {
                         Put::Stored(_) => return Ok(Claimed::Settled(false)),
@@ -208,7 +241,7 @@ impl Ledger {
                 parked: false,
             });
             if let Put::Stored(revision) = self.memory.put(&key, write(&known), revision).await? {
-                let ticket = Ticket { known, key, revision, _place: place };
+                let ticket = Ticket { known, again, key, revision, _place: place };
                 return Ok(Claimed::Go(Box::new(ticket)));
             }
         }
@@ -220,6 +253,22 @@ impl Ledger {
     ///
     /// When the memory cannot be reached.
     pub(crate) async fn confirm(&self, mut ticket: Ticket, item: &Item) -> Result<(), Error> {
+        let delivered = item.message.as_ref().map(|message| {
+            let before = ticket.told_before().map(|before| {
+                let of_record = |name: &String| item.is_gone() || item.values.contains_key(name);
+                let told = before.iter().filter(|(name, _)| of_record(name));
+                told.map(|(name, value)| (name.clone(), value.clone())).collect()
+            });
+            Delivered {
+                at_ms: Utc::now().timestamp_millis(),
+                key: item.key_text.clone(),
+                record: item.id.clone(),
+                version: item.version,
+                message: BASE64_STANDARD.encode(message),
+                before,
+                again: false,
+            }
+        });
         let values = self.rules.keeps_values.then(|| {
             let before = ticket.known.sent.take().filter(|sent| !sent.gone);
             let mut values = before.and_then(|sent| sent.values).unwrap_or_default();
@@ -235,7 +284,50 @@ impl Ledger {
             values,
         });
         ticket.known.claim = None;
-        self.give_back(ticket, item.version).await
+        self.give_back(ticket, item.version).await?;
+        match delivered {
+            Some(delivered) => self.keep_delivered(&item.key, delivered).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Remembers what was delivered last for a key. What was delivered later by somebody else stays.
+    async fn keep_delivered(&self, key: &str, delivered: Delivered) -> Result<(), Error> {
+        let key = self.delivered_key(key);
+        let value = serde_json::to_vec(&delivered).expect("texts and numbers can be written");
+        loop {
+            let found = self.memory.get(&key).await?;
+            if let Some(found) = &found
+                && let Ok(known) = serde_json::from_slice::<Delivered>(&found.value)
+                && known.version > delivered.version
+            {
+                return Ok(());
+            }
+            let revision = found.map(|found| found.revision);
+            if let Put::Stored(_) = self.memory.put(&key, value.clone(), revision).await? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Tells whether somebody has asked for the record to be sent again, though it was delivered.
+    async fn asked_again(&self, item: &Item) -> Result<Option<Before>, Error> {
+        if !self.rules.keeps_delivered {
+            return Ok(None);
+        }
+        let Some(found) = self.memory.get(&self.delivered_key(&item.key)).await? else {
+            return Ok(None);
+        };
+        let known = serde_json::from_slice::<Delivered>(&found.value).ok();
+        let is_meant = |known: &Delivered| {
+            known.again && known.record == item.id && known.version == item.version
+        };
+        Ok(known.filter(is_meant).map(|known| known.before))
+    }
+
+    fn delivered_key(&self, key: &str) -> String {
+        let (pipeline, target) = self.scope.split_once('.').unwrap_or((&self.scope, ""));
+        delivered_key(pipeline, target, key)
     }
 
     /// Nothing of the call has happened.
@@ -315,7 +407,13 @@ mod tests {
     use super::{super::item::tests::item, *};
 
     fn ledger(memory: &Arc<LocalMemory>, once: bool, idempotent: bool) -> Ledger {
-        let rules = Rules { once, idempotent, keeps_values: true, lease: Duration::from_secs(60) };
+        let rules = Rules {
+            once,
+            idempotent,
+            keeps_values: true,
+            keeps_delivered: true,
+            lease: Duration::from_secs(60),
+        };
         Ledger::new(Arc::clone(memory) as Arc<dyn Memory>, "p.t".to_owned(), rules)
     }
 
@@ -373,6 +471,44 @@ mod tests {
         assert!(matches!(after.claim(&fact).await.unwrap(), Claimed::Unknown));
         let decided = Item { run: "another".to_owned(), ..fact };
         assert!(matches!(after.claim(&decided).await.unwrap(), Claimed::Go(_)));
+    }
+
+    #[tokio::test]
+    async fn what_was_delivered_is_sent_again_when_asked_for_and_not_after_a_newer_one() {
+        let memory: Arc<LocalMemory> = Arc::default();
+        let ledger = ledger(&memory, false, true);
+        let mut first = item(json!({"a": 1, "b": 5}), Operation::Upsert);
+        first.message = Some(b"first".as_slice().into());
+        let ticket = go(&ledger, &first).await;
+        ledger.confirm(ticket, &first).await.unwrap();
+        let mut second = item(json!({"a": 2}), Operation::Upsert);
+        second.message = Some(b"second".as_slice().into());
+        (second.version, second.id) = ((2, 2), "f:2".to_owned());
+        let ticket = go(&ledger, &second).await;
+        ledger.confirm(ticket, &second).await.unwrap();
+        let replayed = |of: &Item| Item { run: "replay".to_owned(), ..of.clone() };
+        let claim = ledger.claim(&replayed(&second)).await.unwrap();
+        assert!(matches!(claim, Claimed::Settled(false)), "nobody has asked for it");
+
+        let key = ledger.delivered_key(&second.key);
+        let kept = memory.get(&key).await.unwrap().unwrap();
+        let mut delivered: Delivered = serde_json::from_slice(&kept.value).unwrap();
+        assert_eq!(BASE64_STANDARD.decode(&delivered.message).unwrap(), b"second");
+        delivered.again = true;
+        let value = serde_json::to_vec(&delivered).unwrap();
+        memory.put(&key, value, Some(kept.revision)).await.unwrap();
+        assert!(matches!(ledger.claim(&replayed(&first)).await.unwrap(), Claimed::Settled(false)));
+        let ticket = go(&ledger, &replayed(&second)).await;
+        let before = Value::Object(ticket.told_before().unwrap().clone());
+        assert_eq!(before, json!({"a": 1}), "as it was told the first time");
+        ledger.release(ticket, &second).await.unwrap();
+        let ticket = go(&ledger, &replayed(&second)).await;
+        ledger.confirm(ticket, &replayed(&second)).await.unwrap();
+        let claim = ledger.claim(&Item { run: "later".to_owned(), ..second }).await.unwrap();
+        assert!(matches!(claim, Claimed::Settled(false)), "it was asked for once");
+        let known = memory.get("p.t.k").await.unwrap().unwrap();
+        let values = read(&known.value).unwrap().sent.unwrap().values.unwrap();
+        assert_eq!(Value::Object(values), json!({"a": 2, "b": 5}));
     }
 
     #[tokio::test]

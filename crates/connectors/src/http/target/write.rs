@@ -139,6 +139,8 @@ impl Target {
                         progress.unchanged(&item);
                     }
                     Ok(item) => {
+                        let keeps = self.ledger.keeps_delivered();
+                        let item = if keeps { item.kept(batch) } else { item };
                         let chain = chains.entry(item.key.clone()).or_default();
                         if chain.is_empty() {
                             order.push(item.key.clone());
@@ -235,7 +237,7 @@ impl Target {
 
     fn content(&self, item: &Item, ticket: &Ticket) -> Result<Option<Sendable>, Error> {
         Ok(match &self.webhook {
-            Some(webhook) => webhook.body(item, ticket.known.values())?.map(Sendable::Webhook),
+            Some(webhook) => webhook.body(item, ticket.told_before())?.map(Sendable::Webhook),
             None => self.calls.values(item, &ticket.known).map(Sendable::Values),
         })
     }
