@@ -16,8 +16,9 @@ use wire::{
     Message,
     control::{
         AuditEntry, CreateTokenRequest, CreateTokenResponse, ListAuditRequest, ListAuditResponse,
-        ListPipelinesRequest, ListPipelinesResponse, RevokeTokenRequest, RevokeTokenResponse, Role,
-        StartRunRequest, StartRunResponse, Token, VerifyAuditRequest, VerifyAuditResponse,
+        ListPipelinesRequest, ListPipelinesResponse, ListTokensRequest, ListTokensResponse,
+        RevokeTokenRequest, RevokeTokenResponse, Role, StartRunRequest, StartRunResponse, Token,
+        VerifyAuditRequest, VerifyAuditResponse,
     },
 };
 
@@ -253,6 +254,35 @@ async fn what_was_done_and_what_was_refused_is_in_the_audit() {
     }
     let guesses = audit(channel).await.iter().filter(|e| e.actor == "unknown").count();
     assert!((10..70).contains(&guesses), "{guesses} guesses in the audit");
+    replica.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_goes_away_leaves_no_gap_in_the_audit() {
+    let (_house, replica, _folder) = locked().await;
+    let channel = &replica.channel;
+    for number in 0..400_u64 {
+        let name = format!("token-{number}");
+        // Some go before the call has arrived, some in its middle, some after it.
+        let patience = Duration::from_micros(40 * number);
+        let called = create(channel, &name, Role::Viewer, 60);
+        tokio::time::timeout(patience, called).await.ok();
+    }
+    let path = format!("{ACCESS}/ListTokens");
+    within(async {
+        loop {
+            let answer: ListTokensResponse =
+                call(channel, Some(ADMIN), &path, ListTokensRequest {}).await.unwrap();
+            let entries = audit(channel).await;
+            let told = entries.iter().filter(|e| e.action.ends_with("CreateToken")).count();
+            if told == answer.tokens.len() && told > 0 {
+                break;
+            }
+            // What goes on tells nobody when it has ended.
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    })
+    .await;
     replica.stop().await;
 }
 

@@ -133,6 +133,7 @@ impl<S> Service<http::Request<Body>> for Guard<S>
 where
     S: Service<http::Request<Body>, Response = http::Response<Body>> + Clone + Send + 'static,
     S::Future: Send,
+    S::Error: Send,
 {
     type Response = http::Response<Body>;
     type Error = S::Error;
@@ -162,10 +163,19 @@ where
             let subject = Subject::default();
             request.extensions_mut().insert(subject.clone());
             request.extensions_mut().insert(admitted.caller.clone());
-            let response = inner.call(request).await?;
-            let code = Status::from_header_map(response.headers()).map_or(Code::Ok, |s| s.code());
-            let recorded = guard.record(&admitted.caller.name, &path, &subject.text(), code).await;
-            Ok(recorded.map_or_else(|status| status.into_http(), |()| response))
+            // A client that goes away ends neither the call nor its entry in the audit.
+            let recorded = tokio::spawn(async move {
+                let response = inner.call(request).await?;
+                let status = Status::from_header_map(response.headers());
+                let code = status.map_or(Code::Ok, |status| status.code());
+                let caller = &admitted.caller.name;
+                let recorded = guard.record(caller, &path, &subject.text(), code).await;
+                Ok(recorded.map_or_else(|status| status.into_http(), |()| response))
+            });
+            recorded.await.unwrap_or_else(|error| {
+                tracing::error!(%error, "a call has failed without an answer");
+                Ok(Status::internal("the call has failed").into_http())
+            })
         })
     }
 }
