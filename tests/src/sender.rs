@@ -20,13 +20,22 @@ pub struct Sender {
     addresses: Vec<SocketAddr>,
     turn: usize,
     stream: Option<TcpStream>,
+    /// Lines of the head beyond the usual ones.
+    more: String,
 }
 
 impl Sender {
     /// Makes a sender that takes another address when one does not answer.
     #[must_use]
     pub fn new(addresses: Vec<SocketAddr>, turn: usize) -> Self {
-        Self { addresses, turn, stream: None }
+        Self { addresses, turn, stream: None, more: String::new() }
+    }
+
+    /// Sends a header with every delivery.
+    #[must_use]
+    pub fn with_header(mut self, name: &str, value: &str) -> Self {
+        self.more.push_str(&format!("{name}: {value}\r\n"));
+        self
     }
 
     /// Sends a delivery until it is answered 2xx. Returns how often it was sent.
@@ -64,7 +73,8 @@ impl Sender {
         };
         let request = format!(
             "POST /hooks/{pipeline} HTTP/1.1\r\nhost: intake\r\nx-delivery: {id}\r\n\
-             content-length: {}\r\n\r\n{body}",
+             {}content-length: {}\r\n\r\n{body}",
+            self.more,
             body.len()
         );
         let answered = async {

@@ -8,7 +8,7 @@ use std::{
 };
 
 use tempfile::TempDir;
-use tests::{Customers, Edition, Layout, Process, Role, System, free_address};
+use tests::{Customers, Edition, Layout, Process, Role, Sender, System, free_address};
 use tokio::{
     net::TcpStream,
     time::{Instant, sleep},
@@ -18,7 +18,7 @@ use tokio::{
 const STAGES: [&str; 3] = ["extractor", "transformer", "loader"];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_trace_follows_a_batch_through_all_stages() {
+async fn one_trace_follows_a_batch_from_the_scheduler_to_the_table() {
     let mut receiver = Receiver::start().await;
     let layout = Layout::default()
         .with_everywhere("telemetry.otlp_endpoint", &format!("http://{}", receiver.address))
@@ -40,6 +40,8 @@ async fn one_trace_follows_a_batch_through_all_stages() {
     for span in spans.iter().filter(|span| span.name == "batch" && span.of("run.id") == run) {
         batches.entry(span.of("batch.id")).or_default().push(span);
     }
+    let spans_by_id: BTreeMap<&str, &Span> =
+        spans.iter().map(|span| (span.id.as_str(), span)).collect();
     let said = || format!("{batches:#?}");
     assert!(batches.len() > 1, "the run has several batches: {}", said());
     for spans in batches.values() {
@@ -48,12 +50,60 @@ async fn one_trace_follows_a_batch_through_all_stages() {
             .to_vec();
         assert!(stages.iter().all(|spans| spans.len() == 1), "one span of each: {}", said());
         let [extractor, transformer, loader] = [stages[0][0], stages[1][0], stages[2][0]];
-        assert_eq!(extractor.parent, "", "a batch has a trace of its own");
+        let task = spans_by_id.get(extractor.parent.as_str()).expect("a task has read it");
+        assert_eq!((task.name.as_str(), task.of("stage")), ("task", "extractor"), "{task:#?}");
+        let mut scheduler = task;
+        while let Some(parent) = spans_by_id.get(scheduler.parent.as_str()) {
+            assert_eq!(parent.trace, extractor.trace, "one trace");
+            scheduler = parent;
+        }
+        assert_eq!((scheduler.name.as_str(), scheduler.of("run.id")), ("run", run.as_str()));
         assert_eq!((&transformer.trace, &transformer.parent), (&extractor.trace, &extractor.id));
         assert_eq!((&loader.trace, &loader.parent), (&extractor.trace, &transformer.id));
     }
-    let traces: BTreeSet<&str> = batches.values().map(|spans| spans[0].trace.as_str()).collect();
-    assert_eq!(traces.len(), batches.len(), "no two batches share a trace: {}", said());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_trace_follows_a_webhook_to_the_table() {
+    const SENDER: &str = "0af7651916cd43dd8448eb211c80319c";
+    let mut receiver = Receiver::start().await;
+    let layout = Layout::default()
+        .with_everywhere("telemetry.otlp_endpoint", &format!("http://{}", receiver.address))
+        .with(Role::Extractor, "push.window", "1s");
+    let mut system = System::start(layout).await;
+    system
+        .client
+        .apply(&format!(
+            "pipeline: orders\nsource: {{push: {{}}}}\n\
+             triggers:\n  push:\n    webhook: {{verify: none, id: {{header: X-Delivery}}}}\n\
+             schema: {{id: integer}}\nkey: [id]\n\
+             targets:\n  store:\n    postgres: {{url: \"{}\", table: orders}}\n",
+            system.target
+        ))
+        .await;
+    system.sql("create table orders (id bigint primary key, _version bigint)");
+    let mut sender = Sender::new(vec![system.intakes[0].0], 0)
+        .with_header("traceparent", &format!("00-{SENDER}-b7ad6b7169203331-01"));
+    sender.deliver("orders", "1", "{\"id\": 1}").await;
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while system.sql("select count(*) from orders") != "1" {
+        assert!(Instant::now() < deadline, "the record does not arrive");
+        sleep(Duration::from_millis(50)).await;
+    }
+    for service in system.services() {
+        service.process.terminate().await;
+    }
+    let text = receiver.end().await;
+    let spans = Span::parse_all(&text);
+    let batch: Vec<&Span> = spans.iter().filter(|span| span.name == "batch").collect();
+    let of = |stage| *batch.iter().find(|span| span.of("stage") == stage).expect(stage);
+    let [extractor, transformer, loader] = STAGES.map(of);
+    assert_eq!(batch.len(), 3, "{batch:#?}");
+    assert_eq!(extractor.parent, "");
+    assert_eq!((&transformer.trace, &transformer.parent), (&extractor.trace, &extractor.id));
+    assert_eq!((&loader.trace, &loader.parent), (&extractor.trace, &transformer.id));
+    assert!(text.contains(SENDER), "it is linked to the span of its sender");
+    assert_ne!(extractor.trace, SENDER);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -49,5 +49,6 @@ pub use permissions::{LoginKey, Permissions, Service, authorization};
 pub use publish::{MAX_PAYLOAD, Outgoing};
 pub use quota::{LimitUse, QuotaUse, Quotas};
 pub use seal::{OpenError, SealKeys};
+pub use trace::span_of;
 pub use watch::{Change, Watch};
 pub use window::{PublishWindow, WindowLimits};

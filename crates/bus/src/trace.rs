@@ -1,9 +1,12 @@
 //! W3C trace context in message headers.
 
+use std::collections::HashMap;
+
 use async_nats::HeaderMap;
 use opentelemetry::{
     Context,
     propagation::{Extractor, Injector, TextMapPropagator},
+    trace::{SpanContext, TraceContextExt},
 };
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 
@@ -34,6 +37,14 @@ pub(crate) fn inject(context: &Context, headers: &mut HeaderMap) {
     TraceContextPropagator::new().inject_context(context, &mut HeadersMut(headers));
 }
 
+/// Returns the span that the header `traceparent` of a request names, if it names one.
+#[must_use]
+pub fn span_of(traceparent: &str) -> Option<SpanContext> {
+    let headers = HashMap::from([("traceparent".to_owned(), traceparent.to_owned())]);
+    let context = TraceContextPropagator::new().extract_with_context(&Context::new(), &headers);
+    context.has_active_span().then(|| context.span().span_context().clone())
+}
+
 /// Reads the sender's span from `headers`; an empty context where there is none.
 pub(crate) fn extract(headers: &HeaderMap) -> Context {
     TraceContextPropagator::new().extract_with_context(&Context::new(), &Headers(headers))
@@ -41,9 +52,7 @@ pub(crate) fn extract(headers: &HeaderMap) -> Context {
 
 #[cfg(test)]
 mod tests {
-    use opentelemetry::trace::{
-        SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState,
-    };
+    use opentelemetry::trace::{SpanId, TraceFlags, TraceId, TraceState};
 
     use super::*;
 
@@ -60,6 +69,15 @@ mod tests {
         inject(&Context::new().with_remote_span_context(span.clone()), &mut headers);
         assert!(headers.get("traceparent").is_some());
         assert_eq!(extract(&headers).span().span_context(), &span);
+    }
+
+    #[test]
+    fn a_request_names_its_span() {
+        let named = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        assert_eq!(span_of(named).unwrap().span_id().to_string(), "b7ad6b7169203331");
+        for wrong in ["", "00-0-0-01", "00-00000000000000000000000000000000-b7ad6b7169203331-01"] {
+            assert_eq!(span_of(wrong), None, "{wrong}");
+        }
     }
 
     #[test]

@@ -23,6 +23,9 @@ use crate::{
 /// Chunks that wait between the steps, besides the one that each step has in hand.
 const AHEAD: usize = 1;
 
+/// The first batches of a part belong to the trace of the run; each of the others has its own.
+const OF_THE_RUN: u32 = 16;
+
 /// Reads one part to its end, from where the task or an earlier delivery of it stood.
 pub(crate) async fn extract(
     service: &Service,
@@ -175,9 +178,10 @@ impl Batches {
             extracted: piece.count + refused,
             push: None,
         };
-        // A trace of its own, which goes on in the other stages.
+        // It goes on in the other stages. A long run has more batches than a trace may have spans.
+        let parent = (self.sequence < OF_THE_RUN).then(|| Span::current().id()).flatten();
         let span = tracing::info_span!(
-            parent: None,
+            parent: parent,
             "batch",
             stage = "extractor",
             pipeline = %pipeline,

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use connectors::{Variables, pushed::Object};
 use futures::{Stream, StreamExt, TryStreamExt};
 use model::{Operation, PipelineName};
+use opentelemetry::trace::SpanContext;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming, metadata::MetadataMap};
@@ -105,10 +106,16 @@ impl Service {
     }
 }
 
+/// The span of the sender.
+fn sender(metadata: &MetadataMap) -> Option<SpanContext> {
+    bus::span_of(metadata.get("traceparent")?.to_str().ok()?)
+}
+
 /// Pushes the records of one message.
 async fn push(
     open: &Open<Allowed>,
     records: Vec<PushedRecord>,
+    sender: Option<SpanContext>,
 ) -> Result<(Vec<String>, Vec<RejectedRecord>), Status> {
     if records.len() > MAX_RECORDS {
         let reason = format!("a message has at most {MAX_RECORDS} records");
@@ -127,7 +134,7 @@ async fn push(
         }
     }
     if !items.is_empty() {
-        let pushed = open.inlet.push(open.how.revision, items).await;
+        let pushed = open.inlet.push(open.how.revision, items, sender).await;
         pushed.map_err(|refused| match refused {
             Refused::Full => Status::resource_exhausted("too much is on its way in"),
             Refused::Unavailable => Status::unavailable("nothing can be stored at the moment"),
@@ -164,7 +171,7 @@ impl IngestService for Service {
     ) -> Result<Response<IngestResponse>, Status> {
         let (metadata, _, IngestRequest { pipeline, records }) = request.into_parts();
         let open = self.open(&pipeline, &metadata)?;
-        let (accepted, rejected) = push(&open, records).await?;
+        let (accepted, rejected) = push(&open, records, sender(&metadata)).await?;
         Ok(Response::new(IngestResponse { accepted, rejected }))
     }
 
@@ -191,11 +198,11 @@ impl IngestService for Service {
                         let reason = "all messages of a stream are for one pipeline";
                         return Err(Status::invalid_argument(reason));
                     }
-                    Ok((service.open(&name, &metadata)?, message.records))
+                    Ok((service.open(&name, &metadata)?, message.records, sender(&metadata)))
                 });
                 async move {
-                    let (open, records) = opened?;
-                    let (accepted, rejected) = push(&open, records).await?;
+                    let (open, records, sender) = opened?;
+                    let (accepted, rejected) = push(&open, records, sender).await?;
                     Ok(IngestStreamResponse { accepted, rejected })
                 }
             })

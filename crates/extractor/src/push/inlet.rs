@@ -11,9 +11,12 @@ use bus::{Bus, LedgerWriter, OfferError, Outgoing, TaskKind};
 use bytes::Bytes;
 use futures::future::try_join_all;
 use model::{BatchHeader, BatchId, PipelineName, PushWindow, RunId};
+use opentelemetry::trace::SpanContext;
 use runtime::clock::Clock;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::task::TaskTracker;
+use tracing::Span;
+use tracing_opentelemetry::OpenTelemetrySpanExt;
 use wire::{
     EncodedRecords, Message,
     ledger::{BatchExtracted, LedgerEntry, ledger_entry::Event},
@@ -37,6 +40,9 @@ const UNRECORDED: usize = 256;
 /// Time between two messages to the ledger. Nobody waits for them.
 const RECORDING: Duration = Duration::from_millis(20);
 
+/// Senders whose spans a batch is linked to.
+const LINKS: usize = 32;
+
 /// Hints that share a task.
 const HINTS: usize = 100;
 
@@ -54,6 +60,8 @@ struct Push {
     revision: u32,
     items: Vec<Item>,
     received_at: Instant,
+    /// The span of the sender.
+    sender: Option<SpanContext>,
     reply: oneshot::Sender<Result<(), Refused>>,
 }
 
@@ -97,9 +105,14 @@ impl Inlet {
     }
 
     /// Returns when everything is safe in the broker, repetitions included.
-    pub(crate) async fn push(&self, revision: u32, items: Vec<Item>) -> Result<(), Refused> {
+    pub(crate) async fn push(
+        &self,
+        revision: u32,
+        items: Vec<Item>,
+        sender: Option<SpanContext>,
+    ) -> Result<(), Refused> {
         let (reply, answer) = oneshot::channel();
-        let push = Push { revision, items, received_at: Instant::now(), reply };
+        let push = Push { revision, items, received_at: Instant::now(), sender, reply };
         self.queue.try_send(push).map_err(|_| Refused::Full)?;
         answer.await.unwrap_or(Err(Refused::Unavailable))
     }
@@ -178,12 +191,19 @@ impl Committer {
         for batch in &batches {
             item::encode(batch, &mut encoded);
         }
+        let senders: Vec<_> = pushes.iter().filter_map(|push| push.sender.clone()).collect();
+        // They end when all of it is answered.
+        let mut spans = Vec::new();
         for (encoded, count) in encoded {
-            let (message, entry, id) = self.message(revision, (run, window), encoded, count);
+            let (message, entry, id, span) = self.message(revision, (run, window), encoded, count);
+            for sender in senders.iter().take(LINKS) {
+                span.add_link(sender.clone());
+            }
             records += count as u64;
             let subject = self.outlet.bus.names().raw(&self.pipeline);
-            messages.push(Outgoing::new(subject, message).with_id(id));
+            messages.push(Outgoing::new(subject, message).with_id(id).with_context(span.context()));
             entries.push(entry);
+            spans.push(span);
         }
         hints.sort_unstable();
         hints.dedup();
@@ -222,7 +242,7 @@ impl Committer {
         (run, window): (RunId, PushWindow),
         encoded: EncodedRecords,
         count: usize,
-    ) -> (Bytes, LedgerEntry, String) {
+    ) -> (Bytes, LedgerEntry, String, Span) {
         self.count += 1;
         let Outlet { instance, .. } = &self.outlet;
         let hash = encoded.content_hash();
@@ -240,9 +260,19 @@ impl Committer {
             push: Some(window),
         };
         let id = format!("{}#1", header.batch);
+        // A trace of its own, which goes on in the other stages.
+        let span = tracing::info_span!(
+            parent: None,
+            "batch",
+            stage = "extractor",
+            pipeline = %self.pipeline,
+            run.id = %run,
+            batch.id = %header.batch,
+            records = header.extracted,
+        );
         let message = encoded.into_message(&header);
         let entry = extracted(&header, message.len() as u64, 0);
-        (message, entry, id)
+        (message, entry, id, span)
     }
 
     /// Makes the task that fetches objects.

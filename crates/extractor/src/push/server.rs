@@ -175,7 +175,9 @@ impl Server {
         if items.iter().all(|item| item.pushed.is_empty()) {
             return Ok(String::new());
         }
-        open.inlet.push(hook.revision, items).await.map_err(|refused| match refused {
+        let sender = head.headers.get("traceparent").and_then(|value| value.to_str().ok());
+        let sender = sender.and_then(bus::span_of);
+        open.inlet.push(hook.revision, items, sender).await.map_err(|refused| match refused {
             Refused::Full => busy,
             Refused::Unavailable => Rejection::Unavailable("nothing can be stored at the moment"),
         })?;
