@@ -12,6 +12,7 @@ mod sql;
 mod sqlite;
 
 pub use context::Context;
+pub use http::document;
 pub use json::pushed;
 
 use std::sync::Arc;

@@ -24,7 +24,7 @@ use wire::{
 
 use crate::house::{House, Replica, within};
 
-const ADMIN: &str = "the-token-of-the-settings";
+pub(crate) const ADMIN: &str = "the-token-of-the-settings";
 
 /// A house whose API asks for tokens.
 async fn locked() -> (House, Replica, tempfile::TempDir) {
@@ -33,13 +33,14 @@ async fn locked() -> (House, Replica, tempfile::TempDir) {
     std::fs::write(&file, format!("{ADMIN}\n")).unwrap();
     let mut house = House::new().await;
     let admin_token = Some(SecretText::new(format!("${{file:{}}}", file.display())));
-    house.config.access = AccessConfig { mode: Some(Mode::Tokens), admin_token, tls: None };
+    house.config.access =
+        AccessConfig { mode: Some(Mode::Tokens), admin_token, ..AccessConfig::default() };
     let replica = house.scheduler().await;
     (house, replica, folder)
 }
 
 /// Calls any method with any token.
-async fn call<Q, A>(
+pub(crate) async fn call<Q, A>(
     channel: &Channel,
     token: Option<&str>,
     path: &str,
@@ -63,7 +64,7 @@ where
 }
 
 const ACCESS: &str = "/tributary.control.v1.AccessService";
-const LIST: &str = "/tributary.control.v1.PipelineService/ListPipelines";
+pub(crate) const LIST: &str = "/tributary.control.v1.PipelineService/ListPipelines";
 
 async fn create(channel: &Channel, name: &str, role: Role, lasts: i64) -> Result<String, Status> {
     let now = std::time::SystemTime::now();
@@ -84,7 +85,7 @@ async fn list(channel: &Channel, token: Option<&str>) -> Result<ListPipelinesRes
     call(channel, token, LIST, ListPipelinesRequest {}).await
 }
 
-async fn audit(channel: &Channel) -> Vec<AuditEntry> {
+pub(crate) async fn audit(channel: &Channel) -> Vec<AuditEntry> {
     let path = format!("{ACCESS}/ListAudit");
     let request = ListAuditRequest { limit: 1_000, ..Default::default() };
     let answer: ListAuditResponse = call(channel, Some(ADMIN), &path, request).await.unwrap();

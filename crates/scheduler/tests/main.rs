@@ -4,6 +4,7 @@
 mod access;
 mod house;
 mod losses;
+mod oidc;
 mod pipelines;
 mod quarantine;
 mod quotas;

@@ -7,6 +7,7 @@
 //!   records out (`answer`, `select`, `xml`, `records`), ask for news only (`news`), and repeat what
 //!   failed (`rules`, `delay`). `pace` reads a slow API more slowly.
 //! - `target` sends records to an API, or as signed webhooks (`webhook`).
+//! - `document` fetches what a service needs for itself.
 //! - A cursor (`cursor`) stands between pages, or within one: reading goes on there.
 
 mod address;
@@ -16,6 +17,7 @@ mod auto;
 mod client;
 mod cursor;
 mod delay;
+mod document;
 mod news;
 mod pace;
 mod paging;
@@ -31,4 +33,5 @@ mod target;
 mod webhook;
 mod xml;
 
+pub use self::document::document;
 pub(crate) use self::{auth::Tokens, source::Source, target::Target};

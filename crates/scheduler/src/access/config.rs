@@ -1,4 +1,4 @@
-use std::path::PathBuf;
+use std::{collections::BTreeMap, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 use spec::SecretText;
@@ -14,8 +14,86 @@ pub struct AccessConfig {
     /// everything, first of all make other tokens. Read for every call, so that it can be changed.
     #[serde(with = "reference")]
     pub admin_token: Option<SecretText>,
+    /// Callers may also send tokens of an identity provider. Default: none.
+    pub oidc: Option<OidcConfig>,
     /// TLS of the API. Default: none.
     pub tls: Option<TlsConfig>,
+}
+
+/// An identity provider whose tokens are believed (OpenID Connect). Its keys are fetched from the
+/// issuer's discovery document, and again when they change.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OidcConfig {
+    /// Who issues the tokens, as their `iss` says it: a URL without a slash at its end, unless the
+    /// provider writes one.
+    pub issuer: String,
+    /// Whom the tokens are for: one of their `aud`.
+    pub audience: String,
+    /// How the tokens may be signed. Default: `RS256` and `ES256`.
+    #[serde(default = "usual_algorithms")]
+    pub algorithms: Vec<TokenAlgorithm>,
+    /// The claim that tells what somebody may do: a text or a list of texts; dots lead into objects.
+    /// Default: `roles`.
+    #[serde(default = "usual_claim")]
+    pub roles_claim: String,
+    /// What each text of that claim stands for: `viewer`, `operator`, `editor`, `privacy` or `admin`.
+    /// Who has none of them may do nothing.
+    pub roles: BTreeMap<String, RoleName>,
+    /// File with the authorities of the issuer's certificate, in PEM. Default: those of the system.
+    #[serde(default)]
+    pub ca: Option<PathBuf>,
+    /// The issuer may have a private address. Default: no.
+    #[serde(default)]
+    pub allow_private: bool,
+}
+
+/// How tokens may be signed: only with keys of which the verifier knows the public half.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TokenAlgorithm {
+    /// RSA, PKCS 1, SHA-256.
+    RS256,
+    /// RSA, PKCS 1, SHA-384.
+    RS384,
+    /// RSA, PKCS 1, SHA-512.
+    RS512,
+    /// RSA, PSS, SHA-256.
+    PS256,
+    /// RSA, PSS, SHA-384.
+    PS384,
+    /// RSA, PSS, SHA-512.
+    PS512,
+    /// ECDSA, P-256, SHA-256.
+    ES256,
+    /// ECDSA, P-384, SHA-384.
+    ES384,
+    /// Ed25519.
+    #[serde(rename = "EdDSA")]
+    EdDsa,
+}
+
+/// The name of a role.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RoleName {
+    /// Sees.
+    Viewer,
+    /// Sees and operates.
+    Operator,
+    /// Sees, operates and edits.
+    Editor,
+    /// Sees, also the contents of records.
+    Privacy,
+    /// Everything.
+    Admin,
+}
+
+fn usual_algorithms() -> Vec<TokenAlgorithm> {
+    vec![TokenAlgorithm::RS256, TokenAlgorithm::ES256]
+}
+
+fn usual_claim() -> String {
+    "roles".to_owned()
 }
 
 /// Whether callers have to send a token.
@@ -76,6 +154,23 @@ mod tests {
         let error = serde_json::from_str::<AccessConfig>(r#"{"admin_token": "hunter2"}"#);
         let error = error.unwrap_err().to_string();
         assert!(error.contains("${env:NAME}") && !error.contains("hunter2"), "{error}");
+    }
+
+    #[test]
+    fn algorithms_whose_keys_verifiers_share_are_refused() {
+        let with = |algorithms: &str| {
+            let text = format!(
+                r#"{{"oidc": {{"issuer": "https://i", "audience": "a", "roles": {{"x": "admin"}}
+                    {algorithms}}}}}"#
+            );
+            serde_json::from_str::<AccessConfig>(&text)
+        };
+        let usual = with("").unwrap().oidc.unwrap();
+        assert_eq!(usual.algorithms, [TokenAlgorithm::RS256, TokenAlgorithm::ES256]);
+        for wrong in ["none", "HS256", "hs512"] {
+            let error = with(&format!(r#", "algorithms": ["{wrong}"]"#)).unwrap_err().to_string();
+            assert!(error.contains("RS256"), "{error}");
+        }
     }
 
     #[test]

@@ -70,10 +70,16 @@ impl GuardLayer {
                 return Err(status);
             }
         };
-        if !caller.role.may(permission) {
+        if !caller.may(permission) {
             self.record(&caller.name, path, "", Code::PermissionDenied).await?;
-            let role = caller.role.name();
-            let text = format!("`{}` has the role `{role}`, which may not do this", caller.name);
+            let roles: Vec<&str> = caller.roles.iter().map(|role| role.name()).collect();
+            let text = match roles.as_slice() {
+                [] => format!("`{}` has no role here", caller.name),
+                roles => {
+                    let roles = roles.join("`, `");
+                    format!("`{}` has the role `{roles}`, which may not do this", caller.name)
+                }
+            };
             return Err(Status::permission_denied(text));
         }
         Ok(Some(Admitted { caller, permission }))

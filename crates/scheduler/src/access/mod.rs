@@ -2,7 +2,9 @@
 
 mod config;
 mod guard;
+mod oidc;
 mod permission;
+mod signatures;
 mod subject;
 mod tls;
 mod tokens;
@@ -22,7 +24,8 @@ use tonic::Status;
 
 use crate::core::Scheduler;
 
-pub use self::config::{AccessConfig, Mode, TlsConfig};
+pub use self::config::{AccessConfig, Mode, OidcConfig, RoleName, TlsConfig, TokenAlgorithm};
+use self::oidc::Provider;
 pub(crate) use self::{
     guard::GuardLayer,
     permission::{Permission, Role, declared},
@@ -45,8 +48,14 @@ const LOOKUPS: usize = 4;
 pub(crate) struct Caller {
     /// Name, which the audit tells.
     pub(crate) name: String,
-    /// What may be done.
-    pub(crate) role: Role,
+    /// What may be done: what any of them may.
+    pub(crate) roles: Vec<Role>,
+}
+
+impl Caller {
+    pub(crate) fn may(&self, permission: Permission) -> bool {
+        self.roles.iter().any(|role| role.may(permission))
+    }
 }
 
 /// Decides who may call what. Cheap to clone.
@@ -59,6 +68,7 @@ pub(crate) struct Access {
 struct Inner {
     mode: Mode,
     admin_token: Option<SecretText>,
+    provider: Option<Provider>,
     scheduler: Scheduler,
     believed: Mutex<HashMap<[u8; 32], (Caller, Instant)>>,
     lookups: Semaphore,
@@ -91,9 +101,11 @@ impl Access {
                  of the API ends TLS"
             );
         }
+        let provider = config.oidc.clone().map(Provider::new).transpose()?;
         let inner = Inner {
             mode,
             admin_token: config.admin_token.clone(),
+            provider,
             scheduler,
             believed: Mutex::default(),
             lookups: Semaphore::new(LOOKUPS),
@@ -104,7 +116,7 @@ impl Access {
     /// Tells who sends this `authorization` header.
     async fn caller(&self, authorization: Option<&str>) -> Result<Caller, Status> {
         if self.inner.mode == Mode::None {
-            return Ok(Caller { name: "anonymous".to_owned(), role: Role::Admin });
+            return Ok(Caller { name: "anonymous".to_owned(), roles: vec![Role::Admin] });
         }
         let Some(authorization) = authorization else {
             return Err(Status::unauthenticated(
@@ -120,7 +132,10 @@ impl Access {
         if let Some(caller) = self.believed(&digest) {
             return Ok(caller);
         }
-        let caller = self.look_up(&digest).await?;
+        let caller = match &self.inner.provider {
+            Some(provider) if Provider::is_meant(secret) => provider.caller(secret).await?,
+            Some(_) | None => self.look_up(&digest).await?,
+        };
         let mut believed = self.inner.believed.lock().unwrap_or_else(PoisonError::into_inner);
         believed.retain(|_, (_, since)| since.elapsed() < BELIEVED);
         if believed.len() < MOST_BELIEVED {
@@ -137,7 +152,7 @@ impl Access {
 
     async fn look_up(&self, digest: &[u8; 32]) -> Result<Caller, Status> {
         if self.is_admin_token(digest) {
-            return Ok(Caller { name: "admin".to_owned(), role: Role::Admin });
+            return Ok(Caller { name: "admin".to_owned(), roles: vec![Role::Admin] });
         }
         let _turn = self.inner.lookups.acquire().await.expect("the semaphore is never closed");
         let token = self.inner.scheduler.store().token(digest).await;
@@ -157,7 +172,7 @@ impl Access {
                 token.name
             )));
         };
-        Ok(Caller { name: token.name, role })
+        Ok(Caller { name: token.name, roles: vec![role] })
     }
 
     /// Read anew each time, so that it can be changed without a restart.
