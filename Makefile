@@ -84,7 +84,7 @@ $(PEERS): deploy/tools/peers.txt
 	@touch $@
 
 $(NODE_SERVERS): Makefile
-	npm install --silent --no-package-lock --no-audit --no-fund --ignore-scripts --prefix .tools/node json-server@0.17.4 @mockoon/cli@9.9.0
+	npm install --silent --no-package-lock --no-audit --no-fund --ignore-scripts --prefix .tools/node json-server@0.17.4 @mockoon/cli@9.9.0 oidc-provider@9.13.3
 	@touch $@
 
 $(VENV)/checks: deploy/tools/check.txt | $(VENV)
