@@ -48,6 +48,13 @@ REFUSALS = [
       "access.adminToken.secret=x"], "access.tls"),
     (["profile=production", "nats.ca.secret=x", "nats.credentials.secret=x",
       "access.adminToken.secret=x", "access.tls.secret=x"], "image.digest"),
+    (["access.oidc.algorithms={HS256}"], "/access/oidc/algorithms/0"),
+    (["access.oidc.roles.crm=root"], "/access/oidc/roles/crm"),
+    (["profile=production", "nats.ca.secret=x", "nats.credentials.secret=x",
+      "access.adminToken.secret=x", "access.tls.secret=x", "image.digest=sha256:" + "0" * 64,
+      "services.scheduler.settings.access.mode=none"], "services.scheduler.settings.access"),
+    (["profile=production", "nats.ca.secret=x", "nats.credentials.secret=x",
+      "access.adminToken.secret=x", "telemetry.otlpEndpoint=http://x:4317"], "telemetry.otlpEndpoint"),
 ]
 # Findings that are meant, with the reason.
 ACCEPTED = {

@@ -51,9 +51,13 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- if not .Values.nats.ca.secret }}{{ fail "profile: production needs nats.ca.secret, which turns TLS to the brokers on" }}{{ end }}
 {{- if not .Values.nats.credentials.secret }}{{ fail "profile: production needs nats.credentials.secret, so that the brokers know who calls" }}{{ end }}
 {{- if not .Values.access.adminToken.secret }}{{ fail "profile: production needs access.adminToken.secret, so that callers of the gRPC API have to send a token" }}{{ end }}
+{{- if and .Values.telemetry.otlpEndpoint (not (hasPrefix "https://" .Values.telemetry.otlpEndpoint)) }}{{ fail "profile: production needs an https:// telemetry.otlpEndpoint, because it may leave the node" }}{{ end }}
 {{- if not .Values.access.tls.secret }}{{ fail "profile: production needs access.tls.secret, because tokens would travel in clear" }}{{ end }}
 {{- if not .Values.image.digest }}{{ fail "profile: production needs image.digest, because a tag may name another image tomorrow" }}{{ end }}
 {{- range $name, $service := .Values.services }}
+{{- range $section := list "bus" "access" "database" }}
+{{- if hasKey $service.settings $section }}{{ fail (printf "profile: production refuses services.%s.settings.%s, which would go past what the profile asks for: set nats, access and database instead" $name $section) }}{{ end }}
+{{- end }}
 {{- if and (lt (int $service.replicas) 2) (not $service.autoscaling.enabled) }}{{ fail (printf "profile: production needs services.%s.replicas of 2 or more" $name) }}{{ end }}
 {{- end }}
 {{- end }}
@@ -65,6 +69,7 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- $bus := dict "servers" (include "tributary.natsServers" $root | fromJsonArray) "prefix" $root.Values.nats.prefix "replicas" (ternary 1 (int $root.Values.nats.replicas) $root.Values.trial.enabled) }}
 {{- if $root.Values.nats.credentials.secret }}{{ $_ := set $bus "credentials" "/etc/nats/credentials/nats.creds" }}{{ end }}
 {{- if $root.Values.nats.ca.secret }}{{ $_ := set $bus "tls_ca" "/etc/nats/ca/ca.crt" }}{{ end }}
+{{- if $root.Values.sealKeys.secret }}{{ $_ := set $bus "seal_keys" "/etc/seal-keys" }}{{ end }}
 {{- $telemetry := dict "format" "json" "filter" $root.Values.telemetry.filter "sample_ratio" $root.Values.telemetry.sampleRatio }}
 {{- if $root.Values.telemetry.otlpEndpoint }}{{ $_ := set $telemetry "otlp_endpoint" $root.Values.telemetry.otlpEndpoint }}{{ end }}
 {{- $settings := dict "bus" $bus "telemetry" $telemetry "http" (dict "listen" "0.0.0.0:9464") }}
@@ -181,6 +186,10 @@ spec:
             httpGet: {path: /health/ready, port: metrics}
             periodSeconds: 5
             failureThreshold: 2
+          # What is sent here goes on coming until everybody knows that the pod ends.
+          lifecycle:
+            preStop:
+              sleep: {seconds: 5}
           resources:
             {{- toYaml $service.resources | nindent 12 }}
           volumeMounts:
@@ -270,6 +279,7 @@ spec:
 {{- $access := dict "mode" "none" }}
 {{- if .Values.access.adminToken.secret }}{{ $access = dict "mode" "tokens" "admin_token" "${file:/etc/access/token}" }}{{ end }}
 {{- if .Values.access.tls.secret }}{{ $_ := set $access "tls" (dict "certificate" "/etc/api-tls/tls.crt" "key" "/etc/api-tls/tls.key") }}{{ end }}
+{{- with .Values.access.oidc }}{{ $_ := set $access "oidc" . }}{{ end }}
 {{- $settings := dict "listen" "0.0.0.0:7000" "access" $access "database" "${file:/etc/database/url}" }}
 {{- if include "tributary.scaledByBacklog" . }}{{ $_ := set $settings "scaler_listen" "0.0.0.0:7001" }}{{ end }}
 {{- toYaml $settings }}
@@ -353,6 +363,9 @@ securityContext:
 {{- if .Values.nats.ca.secret }}
 - {name: nats-ca, mountPath: /etc/nats/ca, readOnly: true}
 {{- end }}
+{{- if .Values.sealKeys.secret }}
+- {name: seal-keys, mountPath: /etc/seal-keys, readOnly: true}
+{{- end }}
 {{- end }}
 
 {{/* Each service sees its own credentials alone. */}}
@@ -369,6 +382,10 @@ securityContext:
 - name: nats-ca
   secret: {secretName: {{ .secret }}, defaultMode: 288, items: [{key: {{ .key }}, path: ca.crt}]}
 {{- end }}
+{{- end }}
+{{- with .root.Values.sealKeys.secret }}
+- name: seal-keys
+  secret: {secretName: {{ . }}, defaultMode: 288}
 {{- end }}
 {{- end }}
 
