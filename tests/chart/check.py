@@ -48,6 +48,8 @@ REFUSALS = [
       "access.adminToken.secret=x"], "access.tls"),
     (["profile=production", "nats.ca.secret=x", "nats.credentials.secret=x",
       "access.adminToken.secret=x", "access.tls.secret=x"], "image.digest"),
+    (["access.oidc.issuer=https://login.example.org", "access.oidc.audience=tributary",
+      "access.oidc.roles.crm=admin"], "access.adminToken.secret"),
     (["access.oidc.algorithms={HS256}"], "/access/oidc/algorithms/0"),
     (["access.oidc.roles.crm=root"], "/access/oidc/roles/crm"),
     (["profile=production", "nats.ca.secret=x", "nats.credentials.secret=x",

@@ -8,12 +8,8 @@ use std::{
 
 use bus::SealKeys;
 use testkit::http::{Reply, Server};
-use tests::{Layout, Role, System, binary};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
-    time::{Duration, sleep},
-};
+use tests::{Layout, Role, Sender, System, binary};
+use tokio::time::{Duration, sleep};
 use wire::control::QuarantinedRecord;
 
 /// In every value that is marked `pii`.
@@ -144,12 +140,8 @@ impl House {
             let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap();
             all.push((format!("the command line of the {name}"), line));
         }
-        let dump = Command::new("/usr/lib/postgresql/15/bin/pg_dump")
-            .args(["--inserts", &self.system.control])
-            .output()
-            .unwrap();
-        assert!(dump.status.success(), "{}", String::from_utf8_lossy(&dump.stderr));
-        all.push(("the database of the scheduler".to_owned(), dump.stdout));
+        let dump = self.system.postgres.dump(&self.system.control);
+        all.push(("the database of the scheduler".to_owned(), dump.into_bytes()));
         // What was acknowledged is in the files once the server is gone.
         let broker = self.system.nats.folder().to_owned();
         self.system.nats.stop();
@@ -190,17 +182,11 @@ fn forms(text: &str) -> Vec<Vec<u8>> {
     forms
 }
 
-async fn post(system: &System, token: &str, body: &str) -> String {
-    let mut stream = TcpStream::connect(system.intakes[0].0).await.unwrap();
-    let request = format!(
-        "POST /hooks/pushed HTTP/1.1\r\nhost: intake\r\nconnection: close\r\n\
-         authorization: Bearer {token}\r\ncontent-length: {}\r\n\r\n{body}",
-        body.len()
-    );
-    stream.write_all(request.as_bytes()).await.unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.unwrap();
-    answer
+/// Pushes a record and returns the status of the answer.
+async fn push(system: &System, token: &str, body: &str) -> u16 {
+    let sender = Sender::new(vec![system.intakes[0].0], 0);
+    let mut sender = sender.with_header("authorization", &format!("Bearer {token}"));
+    sender.post("pushed", "1", body).await.expect("it is answered")
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -231,10 +217,8 @@ async fn personal_data_and_secrets_are_nowhere_but_where_they_belong() {
     let set_aside = house.quarantined("contacts", 2).await;
     assert!(set_aside.iter().all(|record| !record.record.contains('@')), "{set_aside:#?}");
     let body = format!("{{\"email\": \"{PERSON}.1@example.com\", \"name\": \"{PERSON}\"}}");
-    let answer = post(&house.system, &format!("{SECRET}-push"), &body).await;
-    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-    let answer = post(&house.system, &format!("{SECRET}-wrong"), &body).await;
-    assert!(answer.starts_with("HTTP/1.1 401"), "{answer}");
+    assert_eq!(push(&house.system, &format!("{SECRET}-push"), &body).await, 200);
+    assert_eq!(push(&house.system, &format!("{SECRET}-wrong"), &body).await, 401);
     let undelivered = house.quarantined("pushed", 1).await;
 
     for record in refused.iter().chain(&set_aside).chain(&undelivered) {

@@ -8,12 +8,8 @@ use std::{
 };
 
 use testkit::http::Server;
-use tests::{Layout, Role, System, binary};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
-    time::{Instant, sleep},
-};
+use tests::{Layout, Role, Sender, System, binary};
+use tokio::time::{Instant, sleep};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -94,16 +90,9 @@ impl House {
     /// Pushes a record and returns the status of the answer.
     async fn push(&self, token: &str, id: u32) -> u16 {
         let body = format!("{{\"id\": {id}, \"email\": \"ada@example.com\"}}");
-        let mut stream = TcpStream::connect(self.system.intakes[0].0).await.unwrap();
-        let request = format!(
-            "POST /hooks/people HTTP/1.1\r\nhost: intake\r\nconnection: close\r\n\
-             authorization: Bearer {token}\r\ncontent-length: {}\r\n\r\n{body}",
-            body.len()
-        );
-        stream.write_all(request.as_bytes()).await.unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.unwrap();
-        answer.split(' ').nth(1).unwrap().parse().unwrap()
+        let sender = Sender::new(vec![self.system.intakes[0].0], 0);
+        let mut sender = sender.with_header("authorization", &format!("Bearer {token}"));
+        sender.post("people", &id.to_string(), &body).await.expect("it is answered")
     }
 
     /// Pushes until the answer is `status`: secrets are looked at once a second, and a broker that

@@ -37,7 +37,7 @@ use store::Store;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-pub use access::{AccessConfig, Mode, OidcConfig, RoleName, TlsConfig, TokenAlgorithm};
+pub use access::{AccessConfig, Mode, OidcConfig, Role, TlsConfig, TokenAlgorithm};
 pub use config::{Config, Database, InvalidConfig};
 pub use prepare::{inspect_database, prepare};
 

@@ -12,7 +12,7 @@ use ring::{
     rand::SystemRandom,
     signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair},
 };
-use scheduler::{AccessConfig, Mode, OidcConfig, RoleName, TokenAlgorithm};
+use scheduler::{AccessConfig, Mode, OidcConfig, Role, TokenAlgorithm};
 use serde_json::{Value, json};
 use spec::SecretText;
 use testkit::http::{Reply, Server};
@@ -84,8 +84,8 @@ impl Issuer {
                 algorithms: vec![TokenAlgorithm::ES256],
                 roles_claim: "realm.roles".to_owned(),
                 roles: BTreeMap::from([
-                    ("crm".to_owned(), RoleName::Operator),
-                    ("privacy".to_owned(), RoleName::Privacy),
+                    ("crm".to_owned(), Role::Operator),
+                    ("privacy".to_owned(), Role::Privacy),
                 ]),
                 ca: None,
                 allow_private: true,
@@ -255,4 +255,24 @@ async fn a_new_key_of_the_issuer_is_found_and_invented_ones_do_not_trouble_it() 
     .await;
     issuer.refused(&before, "not one of the issuer's").await;
     issuer.replica.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_identity_provider_of_an_open_api_is_refused() {
+    let mut house = House::new().await;
+    house.config.access.oidc = Some(OidcConfig {
+        issuer: "https://login.example".to_owned(),
+        audience: "tributary".to_owned(),
+        algorithms: vec![TokenAlgorithm::RS256],
+        roles_claim: "roles".to_owned(),
+        roles: BTreeMap::from([("crm".to_owned(), Role::Viewer)]),
+        ca: None,
+        allow_private: false,
+    });
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let shutdown = tokio_util::sync::CancellationToken::new();
+    let run = tokio::spawn(scheduler::run_on(listener, house.config.clone(), shutdown));
+    let refused = within(run).await.unwrap();
+    let told = format!("{:#}", refused.unwrap_err());
+    assert!(told.contains("set `access.mode: tokens`"), "{told}");
 }

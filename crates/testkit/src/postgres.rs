@@ -127,6 +127,16 @@ impl Postgres {
             .arg(sql))
     }
 
+    /// Returns everything that the database of a URL holds, as SQL.
+    ///
+    /// # Panics
+    ///
+    /// When the server does not run.
+    #[must_use]
+    pub fn dump(&self, url: &str) -> String {
+        run(Command::new(binary("pg_dump")).arg("--inserts").arg(url))
+    }
+
     /// Kills the server without giving it a chance to tidy up, as a power cut would.
     pub fn kill(&mut self) {
         self.end("KILL");

@@ -33,6 +33,7 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- if not .Values.database.secret }}{{ fail "database.secret is empty: name the Secret that holds the address of the control plane's PostgreSQL database" }}{{ end }}
 {{- end }}
 {{- if and .Values.trial.enabled (ne .Values.profile "trial") }}{{ fail "trial.enabled needs profile: trial, because its servers keep one copy only" }}{{ end }}
+{{- if and .Values.access.oidc (not .Values.access.adminToken.secret) }}{{ fail "access.oidc needs access.adminToken.secret: without it everybody may call the gRPC API" }}{{ end }}
 {{- if and .Values.pipelines.files .Values.pipelines.configMap }}{{ fail "pipelines.files and pipelines.configMap are both set: keep one of them" }}{{ end }}
 {{- with .Values.push.webhooks }}
 {{- if and (or .ingress.enabled .gateway.enabled) (not .enabled) }}{{ fail "push.webhooks.ingress or gateway is enabled, and push.webhooks.enabled is not: enable both" }}{{ end }}

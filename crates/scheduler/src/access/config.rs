@@ -3,6 +3,8 @@ use std::{collections::BTreeMap, path::PathBuf};
 use serde::{Deserialize, Serialize};
 use spec::SecretText;
 
+use super::Role;
+
 /// Who may call the gRPC API.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -39,7 +41,7 @@ pub struct OidcConfig {
     pub roles_claim: String,
     /// What each text of that claim stands for: `viewer`, `operator`, `editor`, `privacy` or `admin`.
     /// Who has none of them may do nothing.
-    pub roles: BTreeMap<String, RoleName>,
+    pub roles: BTreeMap<String, Role>,
     /// File with the authorities of the issuer's certificate, in PEM. Default: those of the system.
     #[serde(default)]
     pub ca: Option<PathBuf>,
@@ -70,22 +72,6 @@ pub enum TokenAlgorithm {
     /// Ed25519.
     #[serde(rename = "EdDSA")]
     EdDsa,
-}
-
-/// The name of a role.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum RoleName {
-    /// Sees.
-    Viewer,
-    /// Sees and operates.
-    Operator,
-    /// Sees, operates and edits.
-    Editor,
-    /// Sees, also the contents of records.
-    Privacy,
-    /// Everything.
-    Admin,
 }
 
 fn usual_algorithms() -> Vec<TokenAlgorithm> {

@@ -16,7 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::bail;
+use anyhow::{bail, ensure};
 use secrecy::ExposeSecret;
 use spec::SecretText;
 use tokio::sync::Semaphore;
@@ -24,11 +24,14 @@ use tonic::Status;
 
 use crate::core::Scheduler;
 
-pub use self::config::{AccessConfig, Mode, OidcConfig, RoleName, TlsConfig, TokenAlgorithm};
 use self::oidc::Provider;
+pub use self::{
+    config::{AccessConfig, Mode, OidcConfig, TlsConfig, TokenAlgorithm},
+    permission::Role,
+};
 pub(crate) use self::{
     guard::GuardLayer,
-    permission::{Permission, Role, declared},
+    permission::{Permission, declared},
     subject::Subject,
     tls::{Tls, watch},
     tokens::{digest, new_secret},
@@ -101,6 +104,11 @@ impl Access {
                  of the API ends TLS"
             );
         }
+        ensure!(
+            config.oidc.is_none() || mode == Mode::Tokens,
+            "`access.oidc` is set, and `access.mode` lets everybody in without a token; set \
+             `access.mode: tokens`"
+        );
         let provider = config.oidc.clone().map(Provider::new).transpose()?;
         let inner = Inner {
             mode,

@@ -16,7 +16,7 @@ use serde_json::{Map, Value};
 use spec::SecretText;
 use tonic::Status;
 
-use super::{Caller, OidcConfig, Role, RoleName, TokenAlgorithm, signatures};
+use super::{Caller, OidcConfig, Role, TokenAlgorithm, signatures};
 
 /// How far the clock of the provider may be from ours.
 const LEEWAY: Duration = Duration::from_secs(30);
@@ -119,7 +119,7 @@ impl Provider {
         Ok(Caller { name: format!("oidc:{subject}"), roles: self.roles(&claims) })
     }
 
-    /// Returns the roles that the claim stands for, each once.
+    /// Returns the roles that the claim stands for.
     fn roles(&self, claims: &Map<String, Value>) -> Vec<Role> {
         let mut steps = self.config.roles_claim.split('.');
         let found = steps.next().and_then(|first| claims.get(first));
@@ -129,13 +129,7 @@ impl Provider {
             Some(Value::Array(list)) => list.iter().filter_map(Value::as_str).collect(),
             _ => Vec::new(),
         };
-        let mut roles: Vec<Role> = texts
-            .into_iter()
-            .filter_map(|text| self.config.roles.get(text))
-            .map(|name| Role::from(*name))
-            .collect();
-        roles.dedup();
-        roles
+        texts.into_iter().filter_map(|text| self.config.roles.get(text).copied()).collect()
     }
 
     /// Returns the key of that name. One that is not known may be new.
@@ -251,18 +245,6 @@ impl TokenAlgorithm {
             Self::ES256 => Algorithm::ES256,
             Self::ES384 => Algorithm::ES384,
             Self::EdDsa => Algorithm::EdDSA,
-        }
-    }
-}
-
-impl From<RoleName> for Role {
-    fn from(name: RoleName) -> Self {
-        match name {
-            RoleName::Viewer => Self::Viewer,
-            RoleName::Operator => Self::Operator,
-            RoleName::Editor => Self::Editor,
-            RoleName::Privacy => Self::Privacy,
-            RoleName::Admin => Self::Admin,
         }
     }
 }

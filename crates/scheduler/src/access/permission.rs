@@ -1,5 +1,6 @@
 use anyhow::{Context, bail};
 use prost_types::FileDescriptorSet;
+use serde::{Deserialize, Serialize};
 use wire::{Message, control};
 
 /// What a method needs.
@@ -20,8 +21,9 @@ pub(crate) enum Permission {
 }
 
 /// What somebody may do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Role {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
     /// Sees.
     Viewer,
     /// Sees and operates.

@@ -36,6 +36,8 @@ struct State {
 struct Draining {
     /// What was extracted until then has piled up: nanoseconds since 1970-01-01 UTC.
     until_ns: i64,
+    /// Calls a second before the outage.
+    live: f64,
     every: Duration,
     /// When the next call may be made.
     next: Instant,
@@ -84,9 +86,12 @@ impl Drain {
             .filter(|(second, _)| away.saturating_duration_since(*second) <= LIVE)
             .map(|(_, calls)| *calls)
             .sum();
-        let per_second = (f64::from(calls) / LIVE.as_secs_f64() * self.times).max(LEAST);
+        // While something was still piled up, the daily work was not seen.
+        let before = state.draining.as_ref().map_or(0.0, |draining| draining.live);
+        let live = (f64::from(calls) / LIVE.as_secs_f64()).max(before);
+        let per_second = (live * self.times).max(LEAST);
         let every = Duration::from_secs_f64(1.0 / per_second);
-        state.draining = Some(Draining { until_ns: now_ns, every, next: now });
+        state.draining = Some(Draining { until_ns: now_ns, live, every, next: now });
         Some(per_second)
     }
 
@@ -149,6 +154,16 @@ mod tests {
         assert_eq!(pace, Some(20.0));
         assert_eq!(wait(&drain, back, 200, 900).as_secs_f64().round(), 10.0);
         assert_eq!(wait(&drain, back, 200, 1_001), Duration::ZERO);
+    }
+
+    #[test]
+    fn an_outage_in_the_middle_of_a_drain_forgets_no_rate() {
+        let drain = Drain::new(4.0);
+        let (back, _) = after_an_outage(&drain, Instant::now(), 5);
+        drain.turn(back, 900);
+        drain.called(back);
+        drain.fails(back + SECOND);
+        assert_eq!(drain.works(back + SECOND * 600, 2_000), Some(20.0));
     }
 
     #[test]

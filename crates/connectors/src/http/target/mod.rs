@@ -1,7 +1,8 @@
 //! HTTP APIs that records are sent to.
 //!
 //! - `item` is a record as the API sees it, `call` makes calls of items, `judge` says what answers
-//!   mean, `sent` remembers what was sent for each key, `write` puts these together.
+//!   mean, `sent` remembers what was sent for each key, `write` puts these together, alone or
+//!   many in one call.
 //! - Records of one key are sent one after the other, oldest first; those of different keys side by
 //!   side, up to the budget of calls in flight.
 //! - A failure that others would meet as well ends the write; the caller waits and repeats it, and
