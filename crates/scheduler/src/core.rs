@@ -1,10 +1,8 @@
 use std::{
     collections::{BTreeSet, HashMap},
     future::Future,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicI64, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Instant,
 };
 
 use bus::Bus;
@@ -16,12 +14,10 @@ use store::Store;
 use tokio::sync::{Notify, broadcast};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{Config, error::Error, metrics::Metrics, scaling::Survey};
+use crate::{Config, clock::SharedClock, error::Error, metrics::Metrics, scaling::Survey};
 
 /// Changes that a watcher may be behind before it looks at everything again.
 const CHANGES: usize = 1_024;
-/// A clock that moves by more against another has been set.
-const MOVED_US: u64 = 2_000_000;
 
 /// What all parts of the scheduler share. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -34,9 +30,7 @@ struct Inner {
     store: Store,
     bus: Bus,
     config: Config,
-    clock: Clock,
-    /// How far the clock of the database is ahead of ours, in microseconds.
-    ahead_us: AtomicI64,
+    clock: SharedClock,
     metrics: Metrics,
     shutdown: CancellationToken,
     /// Work that a caller does not wait for.
@@ -71,8 +65,7 @@ impl Scheduler {
                 store,
                 bus,
                 config,
-                clock: Clock::system(),
-                ahead_us: AtomicI64::new(0),
+                clock: SharedClock::new(Clock::system()),
                 metrics: Metrics::new(),
                 shutdown,
                 background: TaskTracker::new(),
@@ -113,31 +106,23 @@ impl Scheduler {
         &self.inner.shutdown
     }
 
-    /// The time of day, to the microsecond, which is what the database keeps. It is the database's as
-    /// of the last [`Scheduler::set_clock`], so that all schedulers agree.
+    /// The time of day, to the microsecond. It is the database's as of the last
+    /// [`Scheduler::set_clock`], so that all schedulers agree.
     pub(crate) fn now(&self) -> DateTime<Utc> {
-        let now_us = self.own_now_us() + self.inner.ahead_us.load(Ordering::Relaxed);
-        DateTime::from_timestamp_micros(now_us).unwrap_or_default()
+        self.inner.clock.now()
     }
 
     /// Sets the clock by that of the database. Tells when ours has moved against it.
     pub(crate) async fn set_clock(&self) -> Result<(), Error> {
-        let before = self.own_now_us();
-        let Some(theirs) = self.store().clock().await? else { return Ok(()) };
-        let ours = before.midpoint(self.own_now_us());
-        let ahead_us = theirs.timestamp_micros() - ours;
-        let former_us = self.inner.ahead_us.swap(ahead_us, Ordering::Relaxed);
-        if ahead_us.abs_diff(former_us) > MOVED_US {
+        let asked = Instant::now();
+        let theirs = self.store().clock().await?;
+        if let Some(ahead_us) = self.inner.clock.set(theirs, asked) {
             tracing::warn!(
                 ahead_s = ahead_us / 1_000_000,
                 "the clock of the database is ahead of ours by so much, and is the one that counts"
             );
         }
         Ok(())
-    }
-
-    fn own_now_us(&self) -> i64 {
-        self.inner.clock.now_ns() / 1_000
     }
 
     /// Does something that the caller does not wait for. It is cut off by a shutdown, so it has to

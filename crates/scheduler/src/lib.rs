@@ -4,6 +4,7 @@ mod accept;
 mod access;
 mod address;
 mod catalog;
+mod clock;
 mod config;
 mod core;
 mod delivered;

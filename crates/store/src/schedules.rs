@@ -132,19 +132,18 @@ impl Store {
         Ok(row.and_then(|(ended_at,)| ended_at))
     }
 
-    /// Returns the time of the database server, which is the same for all who use it. `None`: the
-    /// database is a file and has no clock of its own.
+    /// Returns the time of the database server, which is the same for all who use it. A database
+    /// that is a file has the clock of the machine.
     ///
     /// # Errors
     ///
     /// When the database does not answer.
-    pub async fn clock(&self) -> Result<Option<DateTime<Utc>>, Error> {
+    pub async fn clock(&self) -> Result<DateTime<Utc>, Error> {
         match &self.pool {
             Pool::Postgres(pool) => {
-                let now = sqlx::query_scalar("select clock_timestamp()").fetch_one(pool).await?;
-                Ok(Some(now))
+                Ok(sqlx::query_scalar("select clock_timestamp()").fetch_one(pool).await?)
             }
-            Pool::Sqlite(_) => Ok(None),
+            Pool::Sqlite(_) => Ok(Utc::now()),
         }
     }
 
