@@ -117,18 +117,19 @@ impl Tap {
                 if !known.contains(&token.as_str()) {
                     continue;
                 }
-                counting.send_modify(|seen| seen.count(&token, &message.payload));
                 let message = Captured {
                     subject: message.subject.to_string(),
                     headers,
                     payload: message.payload,
                 };
+                // What is counted can be had.
+                if token != "ledger" && token != "quarantine" {
+                    keep.lock().expect("no one panics with it").push(message.clone());
+                }
+                counting.send_modify(|seen| seen.count(&token, &message.payload));
                 if options.double {
                     publish_copy(&to, &message).await;
                     counting.send_modify(|seen| seen.copies += 1);
-                }
-                if token != "ledger" && token != "quarantine" {
-                    keep.lock().expect("no one panics with it").push(message);
                 }
             }
         });

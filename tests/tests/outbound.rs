@@ -79,28 +79,17 @@ async fn a_loader_that_dies_between_call_and_acknowledgement_leaves_one_effect_p
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_dead_target_takes_nothing_from_the_others() {
+async fn a_dead_target_holds_up_no_other() {
     let system = System::start(Layout::default()).await;
     let mut dead = Server::always(200).await;
     let dead_url = dead.url();
     dead.stop().await;
-    let mut taken = Vec::new();
-    for (name, with_dead) in [("alone", false), ("beside", true)] {
-        let api = slow_api().await;
-        let url = api.url();
-        let mut urls = vec![("api", url.as_str())];
-        if with_dead {
-            urls.push(("dead", &dead_url));
-        }
-        system.client.apply(&pipeline(&system, name, &urls)).await;
-        system.client.start(name).await;
-        let requests = api.wait_for(|requests| calls(requests).len() >= RECORDS).await;
-        let calls = calls(&requests);
-        taken.push(calls[RECORDS - 1].at - calls[0].at);
-    }
-    let share = taken[0].as_secs_f64() / taken[1].as_secs_f64();
-    eprintln!("throughput beside a dead target: {:.1} %", share * 100.0);
-    assert!(share >= 0.95, "{taken:?}");
+    let api = Server::always(200).await;
+    let urls = [("api", api.url()), ("dead", dead_url)];
+    let urls = urls.each_ref().map(|(target, url)| (*target, url.as_str()));
+    system.client.apply(&pipeline(&system, "people", &urls)).await;
+    system.client.start("people").await;
+    api.wait_for(|requests| calls(requests).len() >= RECORDS).await;
     // When it is back, it gets everything.
     dead.restart().await;
     dead.wait_for(|requests| calls(requests).len() >= RECORDS).await;

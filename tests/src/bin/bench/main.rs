@@ -1,12 +1,13 @@
 //! How long the main job takes, next to the least that PostgreSQL needs for the same rows.
 //!
 //! `bench webhooks` measures only what is pushed, `bench capture` only change capture, `bench polling`
-//! only an HTTP API. `bench [ROWS] [ROUNDS]`, 1,000,000 customers and 3 rounds if they are not given,
-//! measures these as well. Every round measures every case and its limit, one after the other, so that
-//! both meet the same machine. Prints a table of medians and writes `bench.json` beside the folder of the
-//! binary.
+//! only an HTTP API, `bench dead-target` only a target beside a dead one. `bench [ROWS] [ROUNDS]`,
+//! 1,000,000 customers and 3 rounds if they are not given, measures these as well. Every round measures
+//! every case and its limit, one after the other, so that both meet the same machine. Prints a table of
+//! medians and writes `bench.json` beside the folder of the binary.
 
 mod capture;
+mod dead_target;
 mod limit;
 mod measure;
 mod polling;
@@ -41,6 +42,7 @@ async fn main() -> anyhow::Result<()> {
     match std::env::args().nth(1).as_deref() {
         Some("webhooks") => return webhooks::measure().await.map(drop),
         Some("polling") => return polling::measure().await.map(drop),
+        Some("dead-target") => return dead_target::measure().await.map(drop),
         Some("capture") => return capture::measure().await.map(drop),
         _ => {}
     }
@@ -73,7 +75,8 @@ async fn main() -> anyhow::Result<()> {
     let webhooks = webhooks::measure().await?;
     report::add(&file, webhooks)?;
     report::add(&file, capture::measure().await?)?;
-    report::add(&file, polling::measure().await?)
+    report::add(&file, polling::measure().await?)?;
+    report::add(&file, dead_target::measure().await?)
 }
 
 impl Bench {
