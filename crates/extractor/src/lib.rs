@@ -19,6 +19,7 @@ use anyhow::Context;
 use bus::{Bus, LedgerWriter, Service};
 use connect::RunOptions;
 use model::Schema;
+use runtime::tls::Tls;
 use stage::Pipelines;
 use tokio_util::sync::CancellationToken;
 
@@ -118,9 +119,11 @@ async fn serve(
         }
     });
     tasks.spawn("questions", questions::answer(bus.clone(), Arc::clone(&sources), ending.clone()));
+    let tls = config.ingest.tls.as_ref().map(|settings| Tls::load("ingest.tls", settings));
     let intakes = push::Intakes {
         listeners: listeners.bind(&config.push, &config.ingest).await?,
         config: config.push.clone(),
+        tls: tls.transpose()?,
         grace: config.shutdown_grace,
         bus: bus.clone(),
         ledger: ledger.clone(),

@@ -12,13 +12,15 @@ use bus::{Bucket, Bus, Consumer, ConsumerOptions, Queue};
 use extractor::Listeners;
 use flate2::{Compression, write::GzEncoder};
 use model::{Batch, PipelineName};
-use testkit::nats::Nats;
+use runtime::tls::TlsConfig;
+use testkit::{certificates::Authority, nats::Nats};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     task::JoinHandle,
 };
 use tokio_util::sync::CancellationToken;
+use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
 use wire::{
     Message,
     ingest::{
@@ -606,9 +608,7 @@ async fn records_are_ingested_by_grpc_each_by_its_id() {
     let task = tokio::spawn(extractor::run_on(listeners, intake.config.clone(), shutdown.clone()));
     let running = Running { webhooks: 0, ingest: port, shutdown, task };
 
-    let channel = tonic::transport::Endpoint::from_shared(format!("http://127.0.0.1:{port}"))
-        .unwrap()
-        .connect_lazy();
+    let channel = Endpoint::from_shared(format!("http://127.0.0.1:{port}")).unwrap().connect_lazy();
     let authorize = |mut request: tonic::Request<()>| {
         request.metadata_mut().insert("authorization", "Bearer t0ken".parse().unwrap());
         Ok(request)
@@ -648,8 +648,11 @@ async fn records_are_ingested_by_grpc_each_by_its_id() {
     let ids: Vec<_> = (0..batch.records.len()).map(|index| batch.records.id(index)).collect();
     assert_eq!(ids, ["a", "c"], "what is repeated counts once");
     assert_eq!(batch.records.operation(1), model::Operation::Delete);
-    let refused = stranger.ingest(first).await.unwrap_err();
+    let refused = stranger.ingest(first.clone()).await.unwrap_err();
     assert_eq!(refused.code(), tonic::Code::Unauthenticated);
+    let mut much = tonic::Request::new(first.clone());
+    much.metadata_mut().insert("x-much", "m".repeat(17 * 1024).parse().unwrap());
+    within(client.ingest(much)).await.unwrap_err();
     let unknown = IngestRequest { pipeline: "nowhere".to_owned(), records: Vec::new() };
     assert_eq!(client.ingest(unknown).await.unwrap_err().code(), tonic::Code::NotFound);
 
@@ -671,5 +674,60 @@ async fn records_are_ingested_by_grpc_each_by_its_id() {
     }
     assert_eq!(records, 2_000);
     assert_eq!(running.ingest, port);
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn grpc_ingest_speaks_tls_by_the_files_as_they_stand() {
+    rustls::crypto::ring::default_provider().install_default().ok();
+    let (before, after) = (Authority::new(), Authority::new());
+    before.issue("server");
+    before.issue("client");
+    after.issue("server");
+    let files = TlsConfig {
+        certificate: before.path("server.pem"),
+        key: before.path("server.key"),
+        client_ca: Some(before.path("ca.pem")),
+    };
+    let intake = Intake::with("{webhook: {verify: none}, grpc: none}", |config| {
+        config.ingest.tls = Some(files.clone());
+    })
+    .await;
+    let running = intake.start().await;
+    let read = |path: PathBuf| std::fs::read(path).unwrap();
+    let identity =
+        Identity::from_pem(read(before.path("client.pem")), read(before.path("client.key")));
+    let call = |authority: &Authority, identity: Option<Identity>| {
+        let mut tls = ClientTlsConfig::new()
+            .ca_certificate(Certificate::from_pem(read(authority.path("ca.pem"))));
+        if let Some(identity) = identity {
+            tls = tls.identity(identity);
+        }
+        let url = format!("https://127.0.0.1:{}", running.ingest);
+        let channel = Endpoint::from_shared(url).unwrap().tls_config(tls).unwrap().connect_lazy();
+        let records = vec![PushedRecord {
+            id: "a".to_owned(),
+            operation: PushOperation::Unspecified.into(),
+            json: "{\"id\":1}".to_owned(),
+        }];
+        async move {
+            let request = IngestRequest { pipeline: "shop".to_owned(), records };
+            IngestServiceClient::new(channel).ingest(request).await
+        }
+    };
+    let answer = within(call(&before, Some(identity.clone()))).await.unwrap().into_inner();
+    assert_eq!(answer.accepted, ["a"]);
+    within(call(&before, None)).await.unwrap_err();
+    within(call(&after, Some(identity.clone()))).await.unwrap_err();
+
+    std::fs::copy(after.path("server.pem"), &files.certificate).unwrap();
+    std::fs::copy(after.path("server.key"), &files.key).unwrap();
+    within(async {
+        // The files are looked at every two seconds; there is no event for others.
+        while call(&after, Some(identity.clone())).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    })
+    .await;
     running.stop().await;
 }

@@ -2,6 +2,44 @@
 
 use std::time::SystemTime;
 
+use opentelemetry::{KeyValue, global, metrics::Gauge};
+use rustls::pki_types::{CertificateDer, pem::PemObject};
+
+/// Tells when certificates end, as a metric.
+#[derive(Debug, Clone)]
+pub struct Ends {
+    gauge: Gauge<u64>,
+}
+
+impl Ends {
+    /// Returns the metric.
+    #[must_use]
+    pub fn new() -> Self {
+        let gauge = global::meter("certificates")
+            .u64_gauge("tributary_certificate_end_timestamp")
+            .with_unit("s")
+            .with_description(
+                "When the first of the certificates in a file ends, in seconds since 1970.",
+            )
+            .build();
+        Self { gauge }
+    }
+
+    /// Tells the first end of the certificates in a file. A file without one tells nothing.
+    pub fn tell(&self, certificate: String, pem: &[u8]) {
+        let ends = CertificateDer::pem_slice_iter(pem).filter_map(|one| not_after(&one.ok()?));
+        let Some(end) = ends.min() else { return };
+        let since_1970 = end.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        self.gauge.record(since_1970.as_secs(), &[KeyValue::new("certificate", certificate)]);
+    }
+}
+
+impl Default for Ends {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 /// Returns the end of a certificate in DER: RFC 5280, section 4.1, `tbsCertificate.validity.notAfter`.
 /// `None` for what is no certificate.
 #[must_use]

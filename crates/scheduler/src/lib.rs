@@ -4,6 +4,7 @@ mod accept;
 mod access;
 mod address;
 mod catalog;
+mod certificates;
 mod clock;
 mod config;
 mod core;
@@ -33,16 +34,16 @@ mod waiting;
 
 use anyhow::Context;
 use bus::{Bus, Service};
-use runtime::tasks::Tasks;
+use runtime::{tasks::Tasks, tls::Tls};
 use store::Store;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-pub use access::{AccessConfig, Mode, OidcConfig, Role, TlsConfig, TokenAlgorithm};
+pub use access::{AccessConfig, Mode, OidcConfig, Role, TokenAlgorithm};
 pub use config::{Config, Database, InvalidConfig};
 pub use prepare::{inspect_database, prepare};
 
-use crate::{access::Tls, core::Scheduler};
+use crate::core::Scheduler;
 
 /// Serves until `shutdown`, then gives back what is in hand. Any number may run at once on one
 /// database and one broker.
@@ -77,10 +78,8 @@ pub async fn run_on(
     let bus = Bus::connect(&config.bus.of_service(Service::Scheduler), &shutdown).await?;
     bus.provision().await.context("the streams cannot be created")?;
 
-    let tls = match &config.access.tls {
-        Some(settings) => Some(Tls::load(settings).context("`access.tls` cannot be used")?),
-        None => None,
-    };
+    let tls = config.access.tls.as_ref().map(|settings| Tls::load("access.tls", settings));
+    let tls = tls.transpose()?;
     let scaler = match config.scaler_listen {
         Some(address) => {
             let bound = TcpListener::bind(address).await;
@@ -105,7 +104,7 @@ pub async fn run_on(
         tasks.spawn("scaler", grpc::serve_scaler(scheduler.clone(), listener));
     }
     tasks.spawn("address", address::follow(scheduler.clone()));
-    tasks.spawn("certificates", access::watch(scheduler.clone(), tls.clone()));
+    tasks.spawn("certificates", certificates::follow(scheduler.clone(), tls.clone()));
     tasks.spawn("api", grpc::serve(scheduler.clone(), listener, tls));
     let tell_ready = bus.clone().tell_ready(move |is_ready| ready.set(is_ready), tasks.shutdown());
     tasks.spawn("readiness", tell_ready);

@@ -1,4 +1,4 @@
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use model::PipelineName;
 use opentelemetry::{
@@ -26,7 +26,6 @@ pub(crate) struct Metrics {
     backlog_remaining: Gauge<f64>,
     stream_size: Gauge<u64>,
     stream_limit: Gauge<u64>,
-    certificate_end: Gauge<u64>,
 }
 
 impl Metrics {
@@ -106,25 +105,11 @@ impl Metrics {
                 .with_unit("By")
                 .with_description("What a stream may hold; its writers wait when it is full.")
                 .build(),
-            certificate_end: meter
-                .u64_gauge("tributary_certificate_end_timestamp")
-                .with_unit("s")
-                .with_description(
-                    "When a certificate ends, in seconds since 1970: that of the API (`api`), of \
-                     its clients' authority (`clients`), of the broker's authority (`bus`).",
-                )
-                .build(),
         }
     }
 
     pub(crate) fn runs(&self, state: RunState, number: u64) {
         self.runs.record(number, &[KeyValue::new("state", state.as_str())]);
-    }
-
-    pub(crate) fn certificate_ends(&self, certificate: &'static str, end: SystemTime) {
-        let since_1970 = end.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let labels = [KeyValue::new("certificate", certificate)];
-        self.certificate_end.record(since_1970.as_secs(), &labels);
     }
 
     pub(crate) fn ended(&self, run: &Run) {

@@ -1,7 +1,8 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use prost_types::FileDescriptorSet;
-use scheduler::{AccessConfig, Mode, TlsConfig};
+use runtime::tls::TlsConfig;
+use scheduler::{AccessConfig, Mode};
 use spec::SecretText;
 use testkit::certificates::Authority;
 use tokio::net::TcpListener;

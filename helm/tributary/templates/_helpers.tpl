@@ -54,6 +54,7 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- if not .Values.access.adminToken.secret }}{{ fail "profile: production needs access.adminToken.secret, so that callers of the gRPC API have to send a token" }}{{ end }}
 {{- if and .Values.telemetry.otlpEndpoint (not (hasPrefix "https://" .Values.telemetry.otlpEndpoint)) }}{{ fail "profile: production needs an https:// telemetry.otlpEndpoint, because it may leave the node" }}{{ end }}
 {{- if not .Values.access.tls.secret }}{{ fail "profile: production needs access.tls.secret, because tokens would travel in clear" }}{{ end }}
+{{- if and .Values.push.grpc.enabled (not .Values.push.grpc.tls.secret) }}{{ fail "profile: production needs push.grpc.tls.secret, because records and tokens would travel in clear" }}{{ end }}
 {{- if not .Values.image.digest }}{{ fail "profile: production needs image.digest, because a tag may name another image tomorrow" }}{{ end }}
 {{- range $name, $service := .Values.services }}
 {{- range $section := list "bus" "access" "database" }}

@@ -1,6 +1,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use ipnet::IpNet;
+use runtime::tls::TlsConfig;
 use serde::{Deserialize, Serialize};
 
 use crate::InvalidConfig;
@@ -106,4 +107,6 @@ pub struct IngestConfig {
     /// Address of the gRPC server, such as `0.0.0.0:7011`. Default: none, gRPC ingest is not served;
     /// `tributary up` takes a free port of this machine and tells it.
     pub listen: Option<SocketAddr>,
+    /// TLS of the gRPC server. Default: none.
+    pub tls: Option<TlsConfig>,
 }

@@ -7,6 +7,7 @@ use connectors::{Variables, pushed::Object};
 use futures::{Stream, StreamExt, TryStreamExt};
 use model::{Operation, PipelineName};
 use opentelemetry::trace::SpanContext;
+use runtime::tls::Tls;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming, metadata::MetadataMap};
@@ -69,6 +70,7 @@ struct Service {
 /// Serves gRPC ingest until `shutdown`.
 pub(crate) async fn serve(
     listener: TcpListener,
+    tls: Option<Tls>,
     intake: Arc<Intake>,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
@@ -79,16 +81,20 @@ pub(crate) async fn serve(
     health.set_serving::<IngestServiceServer<Service>>().await;
     let service =
         IngestServiceServer::new(Service { intake }).max_decoding_message_size(MAX_MESSAGE);
-    tonic::transport::Server::builder()
+    let following = async {
+        if let Some(tls) = tls.clone() {
+            tls.follow("ingest", shutdown.clone()).await;
+        }
+    };
+    let serving = runtime::grpc::server()
         .add_service(health_service)
         .add_service(reflection)
         .add_service(service)
         .serve_with_incoming_shutdown(
-            tonic::transport::server::TcpIncoming::from(listener).with_nodelay(Some(true)),
-            shutdown.cancelled_owned(),
-        )
-        .await?;
-    Ok(())
+            runtime::grpc::incoming(listener, tls.clone()),
+            shutdown.clone().cancelled_owned(),
+        );
+    Ok(futures::join!(serving, following).0?)
 }
 
 impl Service {

@@ -28,6 +28,7 @@ use std::{sync::Arc, time::Duration};
 use anyhow::Context;
 use bus::{Bus, LedgerWriter};
 use connectors::Variables;
+use runtime::tls::Tls;
 use stage::Pipelines;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -74,6 +75,8 @@ impl Listeners {
 pub(crate) struct Intakes {
     pub(crate) listeners: Listeners,
     pub(crate) config: PushConfig,
+    /// TLS of gRPC ingest.
+    pub(crate) tls: Option<Tls>,
     pub(crate) grace: Duration,
     pub(crate) bus: Bus,
     pub(crate) ledger: LedgerWriter,
@@ -99,8 +102,9 @@ impl Intakes {
         };
         let ingest = async {
             let Some(listener) = ingest else { return Ok(()) };
-            tracing::info!(address = %listener.local_addr()?, "serving gRPC ingest");
-            grpc::serve(listener, Arc::clone(&intake), shutdown.clone()).await
+            let (address, tls) = (listener.local_addr()?, self.tls);
+            tracing::info!(%address, tls = tls.is_some(), "serving gRPC ingest");
+            grpc::serve(listener, tls, Arc::clone(&intake), shutdown.clone()).await
         };
         let served = futures::future::try_join3(webhooks, ingest, async {
             intake.follow(shutdown.clone()).await;

@@ -1,5 +1,6 @@
 use std::{collections::BTreeMap, path::PathBuf};
 
+use runtime::tls::TlsConfig;
 use serde::{Deserialize, Serialize};
 use spec::SecretText;
 
@@ -90,20 +91,6 @@ pub enum Mode {
     None,
     /// Callers send a token.
     Tokens,
-}
-
-/// TLS of the gRPC API, 1.2 or newer. The files are PEM. A file that is replaced
-/// is read within seconds; new connections go by it.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct TlsConfig {
-    /// The certificate and those that lead to its authority.
-    pub certificate: PathBuf,
-    /// Its private key.
-    pub key: PathBuf,
-    /// Authorities of client certificates. If set, callers need one, besides their token.
-    #[serde(default)]
-    pub client_ca: Option<PathBuf>,
 }
 
 /// A secret is given by reference, never in clear.

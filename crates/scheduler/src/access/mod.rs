@@ -6,7 +6,6 @@ mod oidc;
 mod permission;
 mod signatures;
 mod subject;
-mod tls;
 mod tokens;
 
 use std::{
@@ -26,14 +25,13 @@ use crate::core::Scheduler;
 
 use self::oidc::Provider;
 pub use self::{
-    config::{AccessConfig, Mode, OidcConfig, TlsConfig, TokenAlgorithm},
+    config::{AccessConfig, Mode, OidcConfig, TokenAlgorithm},
     permission::Role,
 };
 pub(crate) use self::{
     guard::GuardLayer,
     permission::{Permission, declared},
     subject::Subject,
-    tls::{Tls, watch},
     tokens::{digest, new_secret},
 };
 

@@ -10,8 +10,8 @@ mod quotas;
 mod runs;
 
 use anyhow::Context;
+use runtime::tls::Tls;
 use tokio::net::TcpListener;
-use tonic::transport::{Server, server::TcpIncoming};
 use wire::control::{
     access_service_server::AccessServiceServer, delivery_service_server::DeliveryServiceServer,
     pipeline_service_server::PipelineServiceServer, poll_service_server::PollServiceServer,
@@ -21,7 +21,7 @@ use wire::control::{
 use wire::scaler::external_scaler_server::ExternalScalerServer;
 
 use crate::{
-    access::{Access, GuardLayer, Tls},
+    access::{Access, GuardLayer},
     core::Scheduler,
     scaling::Scaler,
 };
@@ -65,7 +65,7 @@ pub(crate) async fn serve(
     let address = listener.local_addr().context("the listener has no address")?;
     let settings = &scheduler.config().access;
     let guard = GuardLayer::new(Access::new(settings, address, scheduler.clone())?);
-    let router = Server::builder()
+    let router = runtime::grpc::server()
         .layer(guard)
         .add_service(health_service)
         .add_service(reflection().build_v1().context("reflection v1")?)
@@ -79,13 +79,11 @@ pub(crate) async fn serve(
         .add_service(access)
         .add_service(scaler);
     tracing::info!(%address, tls = settings.tls.is_some(), "the control API listens");
-    let incoming = TcpIncoming::from(listener);
     let shutdown = scheduler.shutdown().clone().cancelled_owned();
-    match tls {
-        Some(tls) => router.serve_with_incoming_shutdown(tls.accept(incoming), shutdown).await,
-        None => router.serve_with_incoming_shutdown(incoming, shutdown).await,
-    }
-    .context("the control API failed")
+    router
+        .serve_with_incoming_shutdown(runtime::grpc::incoming(listener, tls), shutdown)
+        .await
+        .context("the control API failed")
 }
 
 /// Serves what KEDA asks, and nothing else, without tokens, which KEDA cannot send.
@@ -95,10 +93,10 @@ pub(crate) async fn serve_scaler(
 ) -> anyhow::Result<()> {
     let address = listener.local_addr().context("the listener has no address")?;
     tracing::info!(%address, "the scaler for KEDA listens");
-    Server::builder()
+    runtime::grpc::server()
         .add_service(ExternalScalerServer::new(Scaler(scheduler.clone())))
         .serve_with_incoming_shutdown(
-            TcpIncoming::from(listener),
+            runtime::grpc::incoming(listener, None),
             scheduler.shutdown().clone().cancelled_owned(),
         )
         .await

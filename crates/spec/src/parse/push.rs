@@ -34,7 +34,7 @@ pub(super) fn push(at: &At<'_>) -> Option<PushTrigger> {
     let grpc = optional(&keys, "grpc", grpc);
     let push = PushTrigger { webhook: webhook?, grpc: grpc? };
     if push.webhook.is_none() && push.grpc.is_none() {
-        at.problem("nothing may push", "add `webhook: {verify: …}` or `grpc: true`");
+        at.problem("nothing may push", "add `webhook: {verify: …}` or `grpc: {bearer: […]}`");
         return None;
     }
     Some(push)
@@ -42,7 +42,14 @@ pub(super) fn push(at: &At<'_>) -> Option<PushTrigger> {
 
 fn grpc(at: &At<'_>) -> Option<Option<GrpcIngest>> {
     if !at.is_map() {
-        return Some(at.boolean()?.then(GrpcIngest::default));
+        if at.text()? == "none" {
+            return Some(Some(GrpcIngest::default()));
+        }
+        at.problem(
+            "it is not said who may call",
+            "write `grpc: {bearer: [\"${env:NAME}\"]}`, or `grpc: none` to take records from everybody",
+        );
+        return None;
     }
     let keys = at.keys(&["bearer"])?;
     let bearer = secrets_of(&keys, "bearer")?;
@@ -306,7 +313,7 @@ pub(super) fn check(pipeline: &Pipeline, problems: &Problems) {
         None if only_pushed => add(
             "source.push",
             "the source has nothing but what is pushed, and nothing may push",
-            "add `triggers: {push: {webhook: {verify: …}}}` or `triggers: {push: {grpc: true}}`",
+            "add `triggers: {push: {webhook: {verify: …}}}` or `triggers: {push: {grpc: {bearer: […]}}}`",
         ),
         Some(_) if !only_pushed && pipeline.newest_by.is_none() => add(
             "triggers.push",
