@@ -11,6 +11,7 @@ NODE_SERVERS := .tools/node/ready
 HISTORY := .tools/cdnow/CDNOW_master.txt
 FAKETIME := .tools/faketime/libfaketime.so.1
 ROTEL := .tools/rotel/rotel/rotel-agent
+PROMETHEUS := .tools/prometheus/prometheus
 
 demo: build $(NATS)
 	@deploy/demo/run.sh $(BIN)
@@ -18,7 +19,7 @@ demo: build $(NATS)
 build:
 	cargo build --locked --workspace --bins
 
-test: build $(NATS) $(FAKETIME) $(ROTEL) $(PEERS) $(NODE_SERVERS) $(HISTORY)
+test: build $(NATS) $(FAKETIME) $(ROTEL) $(PROMETHEUS) $(PEERS) $(NODE_SERVERS) $(HISTORY)
 	cargo test --locked --workspace --no-fail-fast
 
 lint: $(VENV)/checks
@@ -31,11 +32,11 @@ lint: $(VENV)/checks
 	$(VENV)/bin/buf lint proto
 	$(VENV)/bin/buf format --diff --exit-code proto
 
-chart: .tools/chart/ready
-	.tools/chart/bin/python tests/chart/check.py .tools/chart/bin/helm .tools/chart/bin
+chart: .tools/chart/ready $(PROMETHEUS)
+	.tools/chart/bin/python tests/chart/check.py .tools/chart/bin/helm .tools/chart/bin .tools/prometheus/promtool
 
-chart-snapshots: .tools/chart/ready
-	.tools/chart/bin/python tests/chart/check.py .tools/chart/bin/helm .tools/chart/bin --update
+chart-snapshots: .tools/chart/ready $(PROMETHEUS)
+	.tools/chart/bin/python tests/chart/check.py .tools/chart/bin/helm .tools/chart/bin .tools/prometheus/promtool --update
 
 cluster: build $(NATS) $(HISTORY)
 	target/debug/cluster
@@ -63,6 +64,10 @@ $(ROTEL): deploy/tools/test.txt | $(VENV)
 		--python-version 3.11 --platform manylinux_2_34_$$(uname -m) --dest .tools/wheels --requirement deploy/tools/test.txt
 	python3 -m zipfile -e .tools/wheels/rotel-0.0.1a15-*.whl .tools/rotel
 	@chmod +x $@
+	@touch $@
+
+$(PROMETHEUS): deploy/tools/prometheus.sh
+	deploy/tools/prometheus.sh $(@D)
 	@touch $@
 
 $(FAKETIME): deploy/tools/faketime.txt

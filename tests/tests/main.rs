@@ -13,6 +13,7 @@ mod deliveries;
 mod first_sync;
 mod full_stream;
 mod kills;
+mod monitoring;
 mod outages;
 mod outbound;
 mod poison;

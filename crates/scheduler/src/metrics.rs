@@ -1,41 +1,82 @@
-use std::time::Duration;
+//! What the scheduler tells in numbers.
 
-use model::PipelineName;
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
 use opentelemetry::{
     KeyValue, global,
-    metrics::{Counter, Gauge, Histogram},
+    metrics::{Counter, Histogram, Meter},
 };
 use store::{Run, RunState};
 
-use crate::scaling::{Stage, Waiting};
+use crate::{scaling::Waiting, shared::Standing};
 
-/// What the scheduler counts. Cheap to clone.
+/// What the scheduler counts, and what it finds when it looks. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Metrics {
-    runs: Gauge<u64>,
     ended: Counter<u64>,
     reissued: Counter<u64>,
     entries: Counter<u64>,
     record_duration: Histogram<f64>,
     quarantined: Counter<u64>,
-    idle: Gauge<f64>,
-    missing: Gauge<u64>,
-    backlog: Gauge<u64>,
-    backlog_bytes: Gauge<u64>,
-    backlog_age: Gauge<f64>,
-    backlog_remaining: Gauge<f64>,
-    stream_size: Gauge<u64>,
-    stream_limit: Gauge<u64>,
+    runs: Finding,
+    idle: Finding,
+    missing: Finding,
+    backlog: Finding,
+    backlog_bytes: Finding,
+    backlog_age: Finding,
+    backlog_remaining: Finding,
+    stream_size: Finding,
+    stream_limit: Finding,
+    quota_used: Finding,
+    quota_waiting: Finding,
+}
+
+/// What the last look found, which the next one replaces as a whole: what is gone is not told any more,
+/// by whichever scheduler it was dealt with.
+#[derive(Debug, Clone, Default)]
+struct Finding {
+    values: Arc<Mutex<Vec<Value>>>,
+}
+
+/// A number and the labels of its series.
+type Value = (f64, Vec<KeyValue>);
+
+impl Finding {
+    fn new(
+        meter: &Meter,
+        name: &'static str,
+        unit: &'static str,
+        description: &'static str,
+    ) -> Self {
+        let finding = Self::default();
+        let values = Arc::clone(&finding.values);
+        meter
+            .f64_observable_gauge(name)
+            .with_unit(unit)
+            .with_description(description)
+            .with_callback(move |observer| {
+                let values = values.lock().unwrap_or_else(PoisonError::into_inner);
+                values.iter().for_each(|(value, labels)| observer.observe(*value, labels));
+            })
+            .build();
+        finding
+    }
+
+    fn replace(&self, values: impl IntoIterator<Item = Value>) {
+        let values = values.into_iter().collect();
+        *self.values.lock().unwrap_or_else(PoisonError::into_inner) = values;
+    }
 }
 
 impl Metrics {
     pub(crate) fn new() -> Self {
         let meter = global::meter("scheduler");
+        let finding = |name, unit, description| Finding::new(&meter, name, unit, description);
         Self {
-            runs: meter
-                .u64_gauge("tributary_runs")
-                .with_description("Runs in the database, by state.")
-                .build(),
             ended: meter
                 .u64_counter("tributary_runs_ended")
                 .with_description("Runs that ended, by pipeline and state.")
@@ -59,66 +100,74 @@ impl Metrics {
                     "Records that entered the quarantine, by pipeline, stage, reason.",
                 )
                 .build(),
-            idle: meter
-                .f64_gauge("tributary_run_idle")
-                .with_unit("s")
-                .with_description("Time since the books of a running run moved, by pipeline.")
-                .build(),
-            missing: meter
-                .u64_gauge("tributary_run_missing_records")
-                .with_description("Records not accounted for yet, by pipeline and target.")
-                .build(),
-            backlog: meter
-                .u64_gauge("tributary_backlog_messages")
-                .with_description(
-                    "Tasks or batches that wait or are in hand, by stage, pipeline, target, and by \
-                     whether a quota alone holds them up.",
-                )
-                .build(),
-            backlog_bytes: meter
-                .u64_gauge("tributary_backlog_size")
-                .with_unit("By")
-                .with_description("Size of the backlog, by stage, pipeline and target.")
-                .build(),
-            backlog_age: meter
-                .f64_gauge("tributary_backlog_age")
-                .with_unit("s")
-                .with_description(
-                    "Age of the oldest of the backlog, by stage, pipeline and target.",
-                )
-                .build(),
-            backlog_remaining: meter
-                .f64_gauge("tributary_backlog_remaining")
-                .with_unit("s")
-                .with_description(
-                    "Time until the backlog is gone at the speed of the last minute, by stage, \
-                     pipeline and target; infinity while it does not get shorter.",
-                )
-                .build(),
-            stream_size: meter
-                .u64_gauge("tributary_stream_size")
-                .with_unit("By")
-                .with_description("What a stream of the broker holds.")
-                .build(),
-            stream_limit: meter
-                .u64_gauge("tributary_stream_limit")
-                .with_unit("By")
-                .with_description("What a stream may hold; its writers wait when it is full.")
-                .build(),
+            runs: finding("tributary_runs", "", "Runs in the database, by state."),
+            idle: finding(
+                "tributary_run_idle",
+                "s",
+                "Time since the books of a running run moved, by pipeline.",
+            ),
+            missing: finding(
+                "tributary_run_missing_records",
+                "",
+                "Records not accounted for yet, by pipeline and target.",
+            ),
+            backlog: finding(
+                "tributary_backlog_messages",
+                "",
+                "Tasks or batches that wait or are in hand, by stage, pipeline, target, and by \
+                 whether a quota alone holds them up.",
+            ),
+            backlog_bytes: finding(
+                "tributary_backlog_size",
+                "By",
+                "Size of the backlog, by stage, pipeline and target.",
+            ),
+            backlog_age: finding(
+                "tributary_backlog_age",
+                "s",
+                "Age of the oldest of the backlog, by stage, pipeline and target.",
+            ),
+            backlog_remaining: finding(
+                "tributary_backlog_remaining",
+                "s",
+                "Time until the backlog is gone at the speed of the last minute, by stage, pipeline \
+                 and target; nothing is told while it does not get shorter.",
+            ),
+            stream_size: finding(
+                "tributary_stream_size",
+                "By",
+                "What a stream of the broker holds.",
+            ),
+            stream_limit: finding(
+                "tributary_stream_limit",
+                "By",
+                "What a stream may hold; its writers wait when it is full.",
+            ),
+            quota_used: finding(
+                "tributary_quota_used",
+                "1",
+                "Share of a quota that is used at this moment, by quota and limit.",
+            ),
+            quota_waiting: finding(
+                "tributary_quota_waiting_calls",
+                "",
+                "Calls that wait for a quota, by quota and pipeline.",
+            ),
         }
     }
 
-    pub(crate) fn runs(&self, state: RunState, number: u64) {
-        self.runs.record(number, &[KeyValue::new("state", state.as_str())]);
+    /// Tells of all runs in the database.
+    pub(crate) fn runs(&self, numbers: &[(RunState, u64)]) {
+        let state = |state: RunState| vec![KeyValue::new("state", state.as_str())];
+        self.runs.replace(numbers.iter().map(|(of, number)| (float(*number), state(*of))));
     }
 
     pub(crate) fn ended(&self, run: &Run) {
-        self.ended.add(1, &[pipeline(run), KeyValue::new("state", run.state.as_str())]);
-        self.going(run, Duration::ZERO);
+        self.ended.add(1, &[pipeline(&run.pipeline), KeyValue::new("state", run.state.as_str())]);
     }
 
     pub(crate) fn reissued(&self, run: &Run) {
-        self.reissued.add(1, &[pipeline(run)]);
+        self.reissued.add(1, &[pipeline(&run.pipeline)]);
     }
 
     pub(crate) fn recorded(&self, entries: u64, took: Duration) {
@@ -135,53 +184,86 @@ impl Metrics {
         self.quarantined.add(1, &labels);
     }
 
-    pub(crate) fn going(&self, run: &Run, idle: Duration) {
-        self.idle.record(idle.as_secs_f64(), &[pipeline(run)]);
-        for target in &run.books.targets {
-            let labels = [pipeline(run), KeyValue::new("target", target.target.clone())];
-            self.missing.record(target.missing, &labels);
+    /// Tells of all runs that go on, and for how long each has not moved. Of several runs of a pipeline
+    /// the one that rests longest counts.
+    pub(crate) fn going(&self, runs: &[(Run, Duration)]) {
+        let mut idle: BTreeMap<&str, f64> = BTreeMap::new();
+        let mut missing: BTreeMap<(&str, &str), u64> = BTreeMap::new();
+        for (run, rests) in runs {
+            let longest = idle.entry(run.pipeline.as_str()).or_default();
+            *longest = longest.max(rests.as_secs_f64());
+            for target in &run.books.targets {
+                let key = (run.pipeline.as_str(), target.target.as_str());
+                *missing.entry(key).or_default() += target.missing;
+            }
         }
+        self.idle.replace(idle.into_iter().map(|(name, rests)| (rests, vec![pipeline(name)])));
+        self.missing.replace(missing.into_iter().map(|((name, target), number)| {
+            let target = KeyValue::new("target", target.to_owned());
+            (float(number), vec![pipeline(name), target])
+        }));
     }
 
-    pub(crate) fn waiting(&self, waiting: &Waiting, remaining_s: f64) {
-        let Waiting { stage, pipeline, target, messages, bytes, age, is_held } = waiting;
-        let labels = lane(*stage, pipeline, target.as_ref());
-        let held = |held| [&labels[..], &[KeyValue::new("held", held)]].concat();
-        self.backlog.record(*messages, &held(*is_held));
-        self.backlog.record(0, &held(!is_held));
-        self.backlog_bytes.record(*bytes, &labels);
-        self.backlog_age.record(age.as_secs_f64(), &labels);
-        self.backlog_remaining.record(remaining_s, &labels);
+    /// Tells of all lanes in which something waits, and of the seconds until each is empty, if that can
+    /// be told.
+    pub(crate) fn waiting(&self, lanes: &[(&Waiting, Option<f64>)]) {
+        let each = |value: fn(&Waiting) -> f64| {
+            lanes.iter().map(move |(waiting, _)| (value(waiting), lane(waiting)))
+        };
+        self.backlog.replace(lanes.iter().map(|(waiting, _)| {
+            let held = KeyValue::new("held", waiting.is_held);
+            (float(waiting.messages), [lane(waiting), vec![held]].concat())
+        }));
+        self.backlog_bytes.replace(each(|waiting| float(waiting.bytes)));
+        self.backlog_age.replace(each(|waiting| waiting.age.as_secs_f64()));
+        self.backlog_remaining.replace(
+            lanes.iter().filter_map(|(waiting, seconds)| Some(((*seconds)?, lane(waiting)))),
+        );
     }
 
-    pub(crate) fn room(&self, room: &bus::Room) {
-        let labels = [KeyValue::new("stream", room.stream.to_string())];
-        self.stream_size.record(room.bytes, &labels);
-        self.stream_limit.record(room.max_bytes, &labels);
+    /// Tells of all streams.
+    pub(crate) fn rooms(&self, rooms: &[bus::Room]) {
+        let stream = |room: &bus::Room| vec![KeyValue::new("stream", room.stream.to_string())];
+        self.stream_size.replace(rooms.iter().map(|room| (float(room.bytes), stream(room))));
+        self.stream_limit.replace(rooms.iter().map(|room| (float(room.max_bytes), stream(room))));
     }
 
-    /// Tells that nothing waits in a lane any more.
-    pub(crate) fn drained(
-        &self,
-        stage: Stage,
-        pipeline: &PipelineName,
-        target: Option<&PipelineName>,
-    ) {
-        let (pipeline, target) = (pipeline.clone(), target.cloned());
-        let (messages, bytes, age, is_held) = (0, 0, Duration::ZERO, false);
-        self.waiting(&Waiting { stage, pipeline, target, messages, bytes, age, is_held }, 0.0);
+    /// Tells of all quotas. Of one that cannot be looked at nothing is told.
+    pub(crate) fn quotas(&self, quotas: &[Standing]) {
+        let known = || {
+            quotas.iter().filter_map(|standing| {
+                let used = standing.used.as_ref().ok()?.as_ref()?;
+                Some((KeyValue::new("quota", standing.declared.name.to_string()), used))
+            })
+        };
+        self.quota_used.replace(known().flat_map(|(quota, used)| {
+            used.limits.iter().map(move |of| {
+                let limit = KeyValue::new("limit", of.limit.to_string());
+                (float(of.used) / f64::from(of.limit.calls), vec![quota.clone(), limit])
+            })
+        }));
+        self.quota_waiting.replace(known().flat_map(|(quota, used)| {
+            let waiting = used.waiting.iter();
+            waiting.map(move |(name, calls)| (float(*calls), vec![quota.clone(), pipeline(name)]))
+        }));
     }
 }
 
-fn lane(stage: Stage, pipeline: &PipelineName, target: Option<&PipelineName>) -> Vec<KeyValue> {
-    let target = target.map(ToString::to_string).unwrap_or_default();
+/// The labels of a lane.
+fn lane(waiting: &Waiting) -> Vec<KeyValue> {
+    let target = waiting.target.as_ref().map(ToString::to_string).unwrap_or_default();
     vec![
-        KeyValue::new("stage", stage.as_str()),
-        KeyValue::new("pipeline", pipeline.to_string()),
+        KeyValue::new("stage", waiting.stage.as_str()),
+        pipeline(waiting.pipeline.as_str()),
         KeyValue::new("target", target),
     ]
 }
 
-fn pipeline(run: &Run) -> KeyValue {
-    KeyValue::new("pipeline", run.pipeline.to_string())
+fn pipeline(name: impl ToString) -> KeyValue {
+    KeyValue::new("pipeline", name.to_string())
+}
+
+#[expect(clippy::cast_precision_loss, reason = "exact up to 2^53")]
+fn float(number: u64) -> f64 {
+    number as f64
 }

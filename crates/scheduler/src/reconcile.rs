@@ -53,9 +53,7 @@ fn logged(what: &'static str, outcome: Result<(), Error>) {
 }
 
 async fn count(scheduler: &Scheduler) -> Result<(), Error> {
-    for (state, number) in scheduler.store().count_runs().await? {
-        scheduler.metrics().runs(state, number);
-    }
+    scheduler.metrics().runs(&scheduler.store().count_runs().await?);
     Ok(())
 }
 
@@ -63,9 +61,15 @@ async fn count(scheduler: &Scheduler) -> Result<(), Error> {
 async fn look_at_runs(scheduler: &Scheduler) -> Result<(), Error> {
     let running = scheduler.store().running_runs().await?;
     scheduler.fall_behind(running.iter().map(|run| run.id));
-    for run in running {
-        let idle = (scheduler.now() - run.last_progress_at).to_std().unwrap_or(Duration::ZERO);
-        scheduler.metrics().going(&run, idle);
+    let running: Vec<(Run, Duration)> = running
+        .into_iter()
+        .map(|run| {
+            let idle = (scheduler.now() - run.last_progress_at).to_std().unwrap_or_default();
+            (run, idle)
+        })
+        .collect();
+    scheduler.metrics().going(&running);
+    for (run, idle) in running {
         if idle < scheduler.config().stalled_after {
             continue;
         }

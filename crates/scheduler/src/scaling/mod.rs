@@ -4,6 +4,5 @@ mod demand;
 mod grpc;
 mod survey;
 
-pub(crate) use demand::Stage;
 pub(crate) use grpc::Scaler;
 pub(crate) use survey::{Survey, Waiting, run};

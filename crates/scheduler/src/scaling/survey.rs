@@ -1,5 +1,5 @@
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
@@ -10,7 +10,7 @@ use spec::Pipeline;
 use tokio::sync::Mutex;
 
 use super::demand::Stage;
-use crate::{core::Scheduler, error::Error};
+use crate::{core::Scheduler, error::Error, shared};
 
 /// How long a survey is good for. Several autoscalers ask at the same time, each for several metrics.
 const FRESH: Duration = Duration::from_secs(2);
@@ -68,8 +68,8 @@ struct Speeds(HashMap<LaneId, VecDeque<(Instant, u64)>>);
 
 impl Speeds {
     /// Notes how long a lane is, and returns when it is empty at its speed since it was longest in the
-    /// last minute: infinity while it does not get shorter.
-    fn remaining(&mut self, lane: LaneId, messages: u64, now: Instant) -> f64 {
+    /// last minute: unknown while it does not get shorter.
+    fn remaining(&mut self, lane: LaneId, messages: u64, now: Instant) -> Option<f64> {
         let known = self.0.entry(lane).or_default();
         while known.front().is_some_and(|(at, _)| now - *at > Duration::from_secs(60)) {
             known.pop_front();
@@ -79,23 +79,23 @@ impl Speeds {
         let (at, before) = *longest.expect("the newest was just added");
         let fewer = before.saturating_sub(messages);
         if fewer == 0 {
-            return f64::INFINITY;
+            return None;
         }
         // Fewer than 2^53 messages.
         #[expect(clippy::cast_precision_loss, reason = "an estimate")]
         let remaining = messages as f64 * (now - at).as_secs_f64() / fewer as f64;
-        remaining
+        Some(remaining)
     }
 
-    fn forget(&mut self, lane: &LaneId) {
-        self.0.remove(lane);
+    /// Forgets all other lanes.
+    fn keep(&mut self, lanes: &HashSet<LaneId>) {
+        self.0.retain(|lane, _| lanes.contains(lane));
     }
 }
 
 /// Tells the metrics of what waits until shutdown.
 pub(crate) async fn run(scheduler: Scheduler) -> anyhow::Result<()> {
     let mut timer = tokio::time::interval(INTERVAL);
-    let mut told: Vec<LaneId> = Vec::new();
     let mut speeds = Speeds::default();
     loop {
         tokio::select! {
@@ -109,22 +109,22 @@ pub(crate) async fn run(scheduler: Scheduler) -> anyhow::Result<()> {
                 continue;
             }
         };
-        // What waits no more is told once as zero; a gauge keeps its last value otherwise.
         let lane = |lane: &Waiting| (lane.stage, lane.pipeline.clone(), lane.target.clone());
-        let now: Vec<_> = waiting.iter().map(lane).collect();
-        for lane in told.iter().filter(|lane| !now.contains(lane)) {
-            speeds.forget(lane);
-            let (stage, pipeline, target) = lane;
-            scheduler.metrics().drained(*stage, pipeline, target.as_ref());
-        }
-        for (waiting, lane) in waiting.iter().zip(&now) {
-            let remaining = speeds.remaining(lane.clone(), waiting.messages, Instant::now());
-            scheduler.metrics().waiting(waiting, remaining);
-        }
+        speeds.keep(&waiting.iter().map(lane).collect());
+        let lanes: Vec<_> = waiting
+            .iter()
+            .map(|waiting| {
+                let messages = waiting.messages;
+                (waiting, speeds.remaining(lane(waiting), messages, Instant::now()))
+            })
+            .collect();
+        scheduler.metrics().waiting(&lanes);
         if let Ok(rooms) = scheduler.bus().rooms().await {
-            rooms.iter().for_each(|room| scheduler.metrics().room(room));
+            scheduler.metrics().rooms(&rooms);
         }
-        told = now;
+        if let Ok(quotas) = shared::quotas(&scheduler).await {
+            scheduler.metrics().quotas(&quotas);
+        }
     }
 }
 
@@ -167,7 +167,7 @@ fn waiting_of(lane: Lane, now: SystemTime) -> Waiting {
     Waiting { stage, pipeline, target, messages, bytes, age, is_held: false }
 }
 
-/// Marks the lanes that nothing but a quota holds up.
+/// Marks the lanes that nothing but a quota, any of those they need, holds up.
 async fn hold(scheduler: &Scheduler, waiting: &mut [Waiting]) -> Result<(), Error> {
     if waiting.is_empty() {
         return Ok(());
@@ -181,29 +181,28 @@ async fn hold(scheduler: &Scheduler, waiting: &mut [Waiting]) -> Result<(), Erro
     }
     let now_micros = scheduler.now().timestamp_micros();
     for lane in waiting {
-        let Some(quota) = pipelines.get(&lane.pipeline).and_then(|pipeline| quota(pipeline, lane))
-        else {
-            continue;
-        };
-        if !uses.contains_key(quota) {
-            let found = scheduler.bus().quota_use(quota.as_str(), now_micros).await?;
-            uses.insert(quota.clone(), found);
+        let Some(pipeline) = pipelines.get(&lane.pipeline) else { continue };
+        for quota in quotas(pipeline, lane) {
+            if !uses.contains_key(quota) {
+                let found = scheduler.bus().quota_use(quota.as_str(), now_micros).await?;
+                uses.insert(quota.clone(), found);
+            }
+            let used = uses.get(quota).and_then(Option::as_ref);
+            lane.is_held |= used.is_some_and(|used| is_spent(used, &lane.pipeline));
         }
-        let used = uses.get(quota).and_then(Option::as_ref);
-        lane.is_held = used.is_some_and(|used| is_spent(used, &lane.pipeline));
     }
     Ok(())
 }
 
-/// The quota that the work of a lane needs.
-fn quota<'a>(pipeline: &'a Pipeline, lane: &Waiting) -> Option<&'a PipelineName> {
+/// The quotas that the work of a lane needs.
+fn quotas<'a>(pipeline: &'a Pipeline, lane: &Waiting) -> Vec<&'a PipelineName> {
     let key = match (lane.stage, &lane.target) {
         (Stage::Extractor, _) => "source.".to_owned(),
         (Stage::Loader, Some(target)) => format!("targets.{target}."),
-        (Stage::Loader | Stage::Transformer, _) => return None,
+        (Stage::Loader | Stage::Transformer, _) => return Vec::new(),
     };
     let quotas = pipeline.quotas().into_iter();
-    quotas.filter(|(_, place)| place.starts_with(&key)).map(|(name, _)| name).next()
+    quotas.filter(|(_, place)| place.starts_with(&key)).map(|(name, _)| name).collect()
 }
 
 /// Tells whether calls of the pipeline wait because none may be made at this moment.
@@ -223,12 +222,12 @@ mod tests {
         let mut remaining = |seconds, messages| {
             speeds.remaining(lane.clone(), messages, now + Duration::from_secs(seconds))
         };
-        assert!(remaining(0, 1_000).is_infinite());
-        assert_eq!(remaining(10, 900).round(), 90.0);
-        assert_eq!(remaining(20, 500).round(), 20.0);
-        assert!(remaining(30, 2_000).is_infinite());
-        assert_eq!(remaining(80, 1_000).round(), 50.0, "only the last minute counts");
-        speeds.forget(&lane);
-        assert!(speeds.remaining(lane, 900, now + Duration::from_secs(90)).is_infinite());
+        assert_eq!(remaining(0, 1_000), None);
+        assert_eq!(remaining(10, 900).map(f64::round), Some(90.0));
+        assert_eq!(remaining(20, 500).map(f64::round), Some(20.0));
+        assert_eq!(remaining(30, 2_000), None);
+        assert_eq!(remaining(80, 1_000).map(f64::round), Some(50.0), "only the last minute counts");
+        speeds.keep(&HashSet::new());
+        assert_eq!(speeds.remaining(lane, 900, now + Duration::from_secs(90)), None);
     }
 }
