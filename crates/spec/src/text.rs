@@ -319,7 +319,7 @@ fn offset(text: &[u8]) -> Option<i64> {
 
 fn two_digits(high: u8, low: u8) -> Option<u8> {
     let (high, low) = (high.wrapping_sub(b'0'), low.wrapping_sub(b'0'));
-    (high < 10 && low < 10).then_some(high * 10 + low)
+    (high < 10 && low < 10).then(|| high * 10 + low)
 }
 
 fn sign(text: &[u8]) -> (bool, &[u8]) {
@@ -467,6 +467,7 @@ mod tests {
             "2024-01-01T00:00:00.",
             "2024-01-01T00:00:00 CET",
             "2024-01-01T00:00:00.1234567890",
+            "2024-01-01T00:\u{15}0",
             "yesterday",
             "2024-01-01T",
         ] {

@@ -187,7 +187,7 @@ impl<'a> Parser<'a> {
         let escaped = self.string()?;
         if escaped {
             let key = serde_json::from_str(&self.text[start..self.at])
-                .map_err(|_| ("syntax", "a key with half of a character".to_owned()))?;
+                .map_err(|error| ("syntax", error.to_string()))?;
             Ok(Cow::Owned(key))
         } else {
             Ok(Cow::Borrowed(&self.text[start + 1..self.at - 1]))
@@ -223,18 +223,39 @@ impl<'a> Parser<'a> {
         self.at += 1;
         match self.peek() {
             Some(byte) if memchr(byte, b"\"\\/bfnrt").is_some() => self.at += 1,
-            Some(b'u') => {
-                self.at += 1;
-                for _ in 0..4 {
-                    if !self.peek().is_some_and(|byte| byte.is_ascii_hexdigit()) {
-                        return Err(expected("four hexadecimal digits"));
-                    }
-                    self.at += 1;
-                }
-            }
+            Some(b'u') => return self.character(),
             _ => return Err(expected("an escape that JSON knows")),
         }
         Ok(())
+    }
+
+    /// Passes the escape of a character behind its backslash, which is two escapes outside of Unicode's
+    /// first plane. Targets do not take half of one.
+    fn character(&mut self) -> Result<(), Refusal> {
+        let half = || ("syntax", "half of a character in a text".to_owned());
+        match self.code_unit()? {
+            0xdc00..=0xdfff => Err(half()),
+            0xd800..=0xdbff => {
+                if !self.bytes[self.at..].starts_with(b"\\u") {
+                    return Err(half());
+                }
+                self.at += 1;
+                if (0xdc00..=0xdfff).contains(&self.code_unit()?) { Ok(()) } else { Err(half()) }
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Passes `u` and four digits, and returns their number.
+    fn code_unit(&mut self) -> Result<u32, Refusal> {
+        self.at += 1;
+        let mut unit = 0;
+        for _ in 0..4 {
+            let digit = self.peek().and_then(|byte| char::from(byte).to_digit(16));
+            unit = unit * 16 + digit.ok_or_else(|| expected("four hexadecimal digits"))?;
+            self.at += 1;
+        }
+        Ok(unit)
     }
 
     fn number(&mut self) -> Result<(), Refusal> {
@@ -354,7 +375,10 @@ mod tests {
             ("{\"a\":[1,]}", 8),
             ("{\"a\":1 \"b\":2}", 7),
             ("{} {}", 3),
-            ("{\"\\ud800\":1}", 9),
+            ("{\"\\ud800\":1}", 8),
+            ("{\"a\":\"\\udc00\"}", 12),
+            ("{\"a\":\"\\ud83d\\n\"}", 12),
+            ("{\"a\":\"\\ud83d\\ud83d\"}", 18),
         ] {
             let (code, found, _) = refused(text);
             assert_eq!((code, found), ("syntax", at), "{text}");
@@ -384,14 +408,17 @@ mod tests {
 
     #[test]
     fn values_keep_their_text() {
-        let text =
-            r#" { "n" : 12345678901234567890.10 , "t":"a\u0000\"}" ,"\u00e9": {"x" : [ ] } } "#;
+        let text = r#" { "n" : 12345678901234567890.10 , "t":"a\u0000\ud83d\ude00\"}" ,"\u00e9": {"x" : [ ] } } "#;
         let members = members(text).unwrap();
         let found: Vec<_> =
             members.iter().map(|member| (member.name.as_ref(), member.value)).collect();
         assert_eq!(
             found,
-            [("n", "12345678901234567890.10"), ("t", r#""a\u0000\"}""#), ("é", r#"{"x" : [ ] }"#),]
+            [
+                ("n", "12345678901234567890.10"),
+                ("t", r#""a\u0000\ud83d\ude00\"}""#),
+                ("é", r#"{"x" : [ ] }"#),
+            ]
         );
     }
 

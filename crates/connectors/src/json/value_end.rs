@@ -14,31 +14,43 @@ pub(super) struct ValueEnd {
     in_string: bool,
     /// The value is a number or a word, or something that is no value.
     bare: bool,
+    /// The end was found, which is where the next byte would be looked at.
+    found: bool,
 }
 
 impl ValueEnd {
     /// Returns the length of the value, or nothing if it goes on behind the text.
     ///
     /// `text` begins with the value, or behind what was forgotten of it, and holds at least what it
-    /// held in the call before. A number or word that the text ends with goes on.
+    /// held in the call before. A number or word that the text ends with goes on. An end that was found
+    /// is found again.
     pub(super) fn find(&mut self, text: &[u8]) -> Option<usize> {
+        if !self.found {
+            self.search(text)?;
+            self.found = true;
+        }
+        Some(self.at)
+    }
+
+    /// Moves to the end of the value; nothing if that is behind the text.
+    fn search(&mut self, text: &[u8]) -> Option<()> {
         while self.at < text.len() {
             if self.in_string {
                 self.pass_string(text)?;
                 if self.depth == 0 {
-                    return Some(self.at);
+                    return Some(());
                 }
                 continue;
             }
             let byte = text[self.at];
             if self.depth == 0 && (is_space(byte) || matches!(byte, b',' | b']' | b'}')) {
-                return Some(self.at);
+                return Some(());
             }
             match byte {
                 b'"' => {
                     // A string behind a word is not part of it.
                     if self.bare {
-                        return Some(self.at);
+                        return Some(());
                     }
                     self.in_string = true;
                 }
@@ -47,7 +59,7 @@ impl ValueEnd {
                     self.depth -= 1;
                     if self.depth == 0 {
                         self.at += 1;
-                        return Some(self.at);
+                        return Some(());
                     }
                 }
                 _ if self.depth == 0 => self.bare = true,
@@ -107,8 +119,11 @@ mod tests {
             (r#"{"a":"\"}"#, None),
             ("]", Some(0)),
             ("abc\"d\"", Some(3)),
+            ("{}x", Some(2)),
         ] {
-            assert_eq!(ValueEnd::default().find(text.as_bytes()), end, "{text}");
+            let mut at_once = ValueEnd::default();
+            assert_eq!(at_once.find(text.as_bytes()), end, "{text}");
+            assert_eq!(at_once.find(text.as_bytes()), end, "{text} once more");
             let mut whole = ValueEnd::default();
             let found = (0..=text.len()).find_map(|cut| whole.find(&text.as_bytes()[..cut]));
             assert_eq!(found, end, "{text} byte by byte");
