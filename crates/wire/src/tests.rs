@@ -1,5 +1,7 @@
 //! Value to wire to value, the same bytes as prost's, and garbage.
 
+mod golden;
+
 use std::sync::Arc;
 
 use arrow_array::{
@@ -8,7 +10,7 @@ use arrow_array::{
 };
 use arrow_schema::Schema;
 use bytes::Bytes;
-use model::{Batch, BatchHeader, BatchId, FieldType, Ids, Operation, Records, RunId};
+use model::{Batch, BatchHeader, BatchId, FieldType, Ids, Operation, PushWindow, Records, RunId};
 use prost::Message;
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
