@@ -60,6 +60,9 @@ REFUSALS = [
       "access.adminToken.secret=x", "access.tls.secret=x", "image.digest=sha256:" + "0" * 64,
       "services.scheduler.settings.access.mode=none"], "services.scheduler.settings.access"),
     (["profile=production", "nats.ca.secret=x", "nats.credentials.secret=x",
+      "access.adminToken.secret=x", "access.tls.secret=x", "image.digest=sha256:" + "0" * 64,
+      "services.scheduler.settings.require_database_tls=false"], "require_database_tls"),
+    (["profile=production", "nats.ca.secret=x", "nats.credentials.secret=x",
       "access.adminToken.secret=x", "telemetry.otlpEndpoint=http://x:4317"], "telemetry.otlpEndpoint"),
 ]
 # Findings that are meant, with the reason.

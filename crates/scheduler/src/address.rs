@@ -9,8 +9,7 @@ const LOOK: Duration = Duration::from_secs(2);
 
 /// Takes replaced secrets of the database's address for new connections, until shutdown.
 pub(crate) async fn follow(scheduler: Scheduler) -> Result<(), Infallible> {
-    let database = &scheduler.config().database;
-    let files = database.secret_files();
+    let files = scheduler.config().database.secret_files();
     let mut state = files.state();
     let mut ticks = tokio::time::interval(LOOK);
     while !files.is_empty() {
@@ -23,9 +22,9 @@ pub(crate) async fn follow(scheduler: Scheduler) -> Result<(), Infallible> {
             continue;
         }
         state = found;
-        let taken = match database.resolve() {
+        let taken = match scheduler.config().database_address() {
             Ok(address) => scheduler.store().set_address(&address).map_err(|error| chain(&error)),
-            Err(error) => Err(chain(&error)),
+            Err(error) => Err(format!("{error:#}")),
         };
         match taken {
             Ok(()) => tracing::info!("the secret of the database was replaced and is in use"),

@@ -4,6 +4,7 @@ use std::{
     time::Duration,
 };
 
+use anyhow::{Context, ensure};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use spec::{ResolveError, SecretFiles, SecretText};
@@ -23,6 +24,9 @@ pub struct Config {
     /// `${env:DATABASE_PASSWORD}` or `${file:/path}`. Several schedulers share one database;
     /// on several machines it has to be PostgreSQL. Default `.tributary/scheduler.db`.
     pub database: Database,
+    /// Refuse a database whose connection others could read: one that leaves the machine needs
+    /// `sslmode=verify-full` (or `verify-ca`) in its address. Default: no.
+    pub require_database_tls: bool,
     /// Address on which KEDA, and nobody else, asks how much work waits, such as `0.0.0.0:7001`. KEDA
     /// sends no tokens, so this needs none; it tells counts and ages. The gRPC API answers the same
     /// questions to callers that may see pipelines. Default: none.
@@ -59,6 +63,7 @@ impl Default for Config {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 7000)),
             access: AccessConfig::default(),
             database: Database::new(".tributary/scheduler.db"),
+            require_database_tls: false,
             scaler_listen: None,
             database_connections: 8,
             bus: bus::Config::default(),
@@ -123,6 +128,25 @@ pub struct InvalidConfig {
 }
 
 impl Config {
+    /// Returns the address of the database, with its secrets.
+    ///
+    /// # Errors
+    ///
+    /// When a secret is missing, or the connection is not protected as is required.
+    pub(crate) fn database_address(&self) -> anyhow::Result<SecretString> {
+        let address = self.database.resolve().context("the database address has a secret")?;
+        if self.require_database_tls {
+            let protection = store::protection(&address).context("`database`")?;
+            ensure!(
+                protection.holds(),
+                "`require_database_tls` is set, and the connection to the database could be read on \
+                 the way: add `sslmode=verify-full` to `database`, and `sslrootcert=/path` if its \
+                 certificate is not of a public authority"
+            );
+        }
+        Ok(address)
+    }
+
     /// Checks the settings.
     ///
     /// # Errors

@@ -71,7 +71,7 @@ pub async fn run_on(
 ) -> anyhow::Result<()> {
     config.validate().context("the settings of the scheduler are invalid")?;
     let ready = config.readiness.part("scheduler");
-    let database = config.database.resolve().context("the database address has a secret")?;
+    let database = config.database_address()?;
     let store = Store::open(&database, config.database_connections)
         .await
         .context("the database of the control plane cannot be used")?;

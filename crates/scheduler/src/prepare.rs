@@ -25,7 +25,7 @@ pub async fn prepare(
     shutdown: &CancellationToken,
 ) -> anyhow::Result<()> {
     config.validate().context("the settings of the scheduler are invalid")?;
-    let address = config.database.resolve().context("the database address has a secret")?;
+    let address = config.database_address()?;
     let deadline = Instant::now() + patience;
     let store = until(deadline, shutdown, store::Error::remedy, || {
         Store::open(&address, config.database_connections)
@@ -74,7 +74,7 @@ async fn until<T, E: std::error::Error + 'static, F: Future<Output = Result<T, E
 ///
 /// When the address has a secret that is missing, or the database cannot be reached.
 pub async fn inspect_database(config: &Config) -> anyhow::Result<store::Inspection> {
-    let address = config.database.resolve().context("the database address has a secret")?;
+    let address = config.database_address()?;
     let found = store::inspect(&address).await;
     found.context("the database of the control plane cannot be looked at")
 }

@@ -1,11 +1,14 @@
 //! How the database stands, without changing it.
 
-use std::{path::Path, time::Duration};
+use std::{net::IpAddr, path::Path, time::Duration};
 
 use chrono::{DateTime, Utc};
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::{
-    Connection, PgConnection, SqliteConnection, migrate::Migrator, sqlite::SqliteConnectOptions,
+    Connection, PgConnection, SqliteConnection,
+    migrate::Migrator,
+    postgres::{PgConnectOptions, PgSslMode},
+    sqlite::SqliteConnectOptions,
 };
 
 use crate::{
@@ -30,8 +33,58 @@ pub struct Inspection {
     pub read_only: bool,
     /// Settings with which committed work may be lost, such as `fsync = off`.
     pub unsafe_settings: Vec<String>,
+    /// What protects the connection.
+    pub protection: Protection,
     /// Its time of day; `None` where it has no clock of its own.
     pub now: Option<DateTime<Utc>>,
+}
+
+/// What protects a connection from those on the way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Protection {
+    /// It does not leave the machine: a file, or a Unix socket.
+    #[default]
+    Local,
+    /// It goes to an address of this machine.
+    Loopback,
+    /// TLS, with the certificate of the server verified.
+    Verified,
+    /// Nothing, or TLS with whoever answers.
+    Nothing,
+}
+
+impl Protection {
+    /// Tells whether nobody on the way can read or answer.
+    #[must_use]
+    pub fn holds(self) -> bool {
+        self != Self::Nothing
+    }
+}
+
+/// Tells what will protect the connections to an address: its `sslmode`. Nothing is reached.
+///
+/// # Errors
+///
+/// When it is no address of a database.
+pub fn protection(address: &SecretString) -> Result<Protection, Error> {
+    let address = address.expose_secret();
+    if !is_postgres(address) {
+        return Ok(Protection::Local);
+    }
+    let options: PgConnectOptions = address.parse()?;
+    if options.get_socket().is_some() || options.get_host().starts_with('/') {
+        return Ok(Protection::Local);
+    }
+    Ok(match options.get_ssl_mode() {
+        PgSslMode::VerifyCa | PgSslMode::VerifyFull => Protection::Verified,
+        _ if is_loopback(options.get_host()) => Protection::Loopback,
+        _ => Protection::Nothing,
+    })
+}
+
+fn is_loopback(host: &str) -> bool {
+    let address = host.trim_matches(['[', ']']).parse::<IpAddr>();
+    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
 }
 
 /// How long a database may take to answer.
@@ -44,10 +97,11 @@ const PATIENCE: Duration = Duration::from_secs(10);
 ///
 /// When the database cannot be reached within ten seconds or its catalog cannot be read.
 pub async fn inspect(address: &SecretString) -> Result<Inspection, Error> {
+    let protection = protection(address)?;
     let address = address.expose_secret();
     let inspected = async {
         if is_postgres(address) {
-            postgres(address).await
+            Ok(Inspection { protection, ..postgres(address).await? })
         } else if let Some(path) = address.strip_prefix("sqlite://") {
             sqlite(Path::new(path)).await
         } else {
@@ -173,6 +227,22 @@ mod tests {
         let tables = tables();
         for table in ["pipelines", "runs", "_sqlx_migrations"] {
             assert!(tables.iter().any(|known| known == table), "{tables:?}");
+        }
+    }
+    #[test]
+    fn only_a_verified_certificate_protects_what_leaves_the_machine() {
+        for (address, expected) in [
+            ("sqlite://a.db", Protection::Local),
+            ("postgres://u@localhost/d", Protection::Loopback),
+            ("postgres://u:p@127.0.0.1:5432/d?sslmode=require", Protection::Loopback),
+            ("postgres://u@[::1]/d", Protection::Loopback),
+            ("postgres:///d?host=/var/run/postgresql", Protection::Local),
+            ("postgres://u@db.example/d", Protection::Nothing),
+            ("postgres://u@db.example/d?sslmode=require", Protection::Nothing),
+            ("postgres://u@db.example/d?sslmode=verify-ca", Protection::Verified),
+            ("postgres://u@localhost/d?sslmode=verify-full", Protection::Verified),
+        ] {
+            assert_eq!(protection(&address.into()).unwrap(), expected, "{address}");
         }
     }
 }

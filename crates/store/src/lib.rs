@@ -32,7 +32,7 @@ pub use audit::{AuditEntry, Verified};
 pub use cursors::LoadedCursor;
 pub use deliveries::Receiver;
 pub use error::Error;
-pub use inspect::{Inspection, inspect};
+pub use inspect::{Inspection, Protection, inspect, protection};
 pub use ledger::Recorded;
 pub use pipelines::{NewRevision, StoredPipeline};
 pub use pushes::NewPushRun;

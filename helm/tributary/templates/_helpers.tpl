@@ -57,7 +57,7 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- if and .Values.push.grpc.enabled (not .Values.push.grpc.tls.secret) }}{{ fail "profile: production needs push.grpc.tls.secret, because records and tokens would travel in clear" }}{{ end }}
 {{- if not .Values.image.digest }}{{ fail "profile: production needs image.digest, because a tag may name another image tomorrow" }}{{ end }}
 {{- range $name, $service := .Values.services }}
-{{- range $section := list "bus" "access" "database" }}
+{{- range $section := list "bus" "access" "database" "require_database_tls" }}
 {{- if hasKey $service.settings $section }}{{ fail (printf "profile: production refuses services.%s.settings.%s, which would go past what the profile asks for: set nats, access and database instead" $name $section) }}{{ end }}
 {{- end }}
 {{- if and (lt (int $service.replicas) 2) (not $service.autoscaling.enabled) }}{{ fail (printf "profile: production needs services.%s.replicas of 2 or more" $name) }}{{ end }}
@@ -74,6 +74,7 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- if $root.Values.sealKeys.secret }}{{ $_ := set $bus "seal_keys" "/etc/seal-keys" }}{{ end }}
 {{- $telemetry := dict "format" "json" "filter" $root.Values.telemetry.filter "sample_ratio" $root.Values.telemetry.sampleRatio }}
 {{- if $root.Values.telemetry.otlpEndpoint }}{{ $_ := set $telemetry "otlp_endpoint" $root.Values.telemetry.otlpEndpoint }}{{ end }}
+{{- if $root.Values.telemetry.otlpCa.secret }}{{ $_ := set $telemetry "otlp_ca" "/etc/otlp-ca/ca.crt" }}{{ end }}
 {{- $settings := dict "bus" $bus "telemetry" $telemetry "http" (dict "listen" "0.0.0.0:9464") }}
 {{- toYaml (mergeOverwrite $settings (deepCopy .own) (deepCopy .service.settings)) }}
 {{- end }}
@@ -197,7 +198,7 @@ spec:
           volumeMounts:
             - {name: config, mountPath: /etc/tributary, readOnly: true}
             - {name: tmp, mountPath: /tmp}
-            {{- include "tributary.natsMounts" $root | nindent 12 }}
+            {{- include "tributary.commonMounts" $root | nindent 12 }}
             {{- with concat (.volumeMounts | default list) $service.volumeMounts }}
             {{- toYaml . | nindent 12 }}
             {{- end }}
@@ -206,7 +207,7 @@ spec:
           configMap: {name: {{ $full }}}
         - name: tmp
           emptyDir: {sizeLimit: 64Mi}
-        {{- include "tributary.natsVolumes" (dict "root" $root "service" .name) | nindent 8 }}
+        {{- include "tributary.commonVolumes" (dict "root" $root "service" .name) | nindent 8 }}
         {{- with concat (.volumes | default list) $service.volumes }}
         {{- toYaml . | nindent 8 }}
         {{- end }}
@@ -283,6 +284,7 @@ spec:
 {{- if .Values.access.tls.secret }}{{ $_ := set $access "tls" (dict "certificate" "/etc/api-tls/tls.crt" "key" "/etc/api-tls/tls.key") }}{{ end }}
 {{- with .Values.access.oidc }}{{ $_ := set $access "oidc" . }}{{ end }}
 {{- $settings := dict "listen" "0.0.0.0:7000" "access" $access "database" "${file:/etc/database/url}" }}
+{{- if eq .Values.profile "production" }}{{ $_ := set $settings "require_database_tls" true }}{{ end }}
 {{- if include "tributary.scaledByBacklog" . }}{{ $_ := set $settings "scaler_listen" "0.0.0.0:7001" }}{{ end }}
 {{- toYaml $settings }}
 {{- end }}
@@ -314,9 +316,24 @@ spec:
 {{- end }}
 {{- end }}
 
-{{- define "tributary.databaseVolume" -}}
+{{- define "tributary.databaseVolumes" -}}
 {{- $key := ternary "url" .Values.database.key .Values.trial.enabled }}
-{{- toYaml (dict "name" "database" "secret" (dict "secretName" (include "tributary.databaseSecret" .) "defaultMode" 288 "items" (list (dict "key" $key "path" "url")))) }}
+- name: database
+  secret: {secretName: {{ include "tributary.databaseSecret" . }}, defaultMode: 288, items: [{key: {{ $key }}, path: url}]}
+{{- with .Values.database.ca }}
+{{- if .secret }}
+- name: database-ca
+  secret: {secretName: {{ .secret }}, defaultMode: 288, items: [{key: {{ .key }}, path: ca.crt}]}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* And where they are mounted. */}}
+{{- define "tributary.databaseMounts" -}}
+- {name: database, mountPath: /etc/database, readOnly: true}
+{{- if .Values.database.ca.secret }}
+- {name: database-ca, mountPath: /etc/database-ca, readOnly: true}
+{{- end }}
 {{- end }}
 
 {{/* What every pod has in common. */}}
@@ -358,12 +375,15 @@ securityContext:
   capabilities: {drop: [ALL]}
 {{- end }}
 
-{{- define "tributary.natsMounts" -}}
+{{- define "tributary.commonMounts" -}}
 {{- if .Values.nats.credentials.secret }}
 - {name: nats-credentials, mountPath: /etc/nats/credentials, readOnly: true}
 {{- end }}
 {{- if .Values.nats.ca.secret }}
 - {name: nats-ca, mountPath: /etc/nats/ca, readOnly: true}
+{{- end }}
+{{- if .Values.telemetry.otlpCa.secret }}
+- {name: otlp-ca, mountPath: /etc/otlp-ca, readOnly: true}
 {{- end }}
 {{- if .Values.sealKeys.secret }}
 - {name: seal-keys, mountPath: /etc/seal-keys, readOnly: true}
@@ -371,7 +391,7 @@ securityContext:
 {{- end }}
 
 {{/* Each service sees its own credentials alone. */}}
-{{- define "tributary.natsVolumes" -}}
+{{- define "tributary.commonVolumes" -}}
 {{- $service := .service }}
 {{- with .root.Values.nats.credentials }}
 {{- if .secret }}
@@ -382,6 +402,12 @@ securityContext:
 {{- with .root.Values.nats.ca }}
 {{- if .secret }}
 - name: nats-ca
+  secret: {secretName: {{ .secret }}, defaultMode: 288, items: [{key: {{ .key }}, path: ca.crt}]}
+{{- end }}
+{{- end }}
+{{- with .root.Values.telemetry.otlpCa }}
+{{- if .secret }}
+- name: otlp-ca
   secret: {secretName: {{ .secret }}, defaultMode: 288, items: [{key: {{ .key }}, path: ca.crt}]}
 {{- end }}
 {{- end }}

@@ -1,4 +1,4 @@
-//! When certificates end: those of the authority in the settings, and those that the brokers show.
+//! When certificates end: those of the settings, and those that the brokers show.
 
 use std::{
     sync::Arc,
@@ -6,7 +6,10 @@ use std::{
 };
 
 use anyhow::{Context, anyhow, bail};
-use runtime::certificate::not_after;
+use runtime::{
+    certificate::not_after,
+    tls::{Tls, TlsConfig},
+};
 use rustls::{
     ClientConfig, RootCertStore,
     pki_types::{CertificateDer, ServerName, pem::PemObject},
@@ -26,6 +29,24 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// First line of a server, at most.
 const GREETING: usize = 64 * 1024;
+
+/// Looks at the files of the API's TLS.
+pub(super) fn check_api(tls: Option<&TlsConfig>, findings: &mut Findings) {
+    let Some(tls) = tls else { return };
+    if let Err(error) = Tls::load("access.tls", tls) {
+        let mend = "see that the files are there, are PEM and belong together";
+        findings.add(Finding::problem(CERTIFICATES, format!("{error:#}"), mend));
+        return;
+    }
+    let files =
+        [("the API", Some(&tls.certificate)), ("the API's clients", tls.client_ca.as_ref())];
+    for (whose, file) in files {
+        let read = file.map(CertificateDer::pem_file_iter);
+        for certificate in read.into_iter().flatten().flatten().flatten() {
+            findings.add(judge(whose, &certificate, SystemTime::now()));
+        }
+    }
+}
 
 pub(super) async fn check(config: &bus::Config, findings: &mut Findings) {
     let Some(file) = &config.tls_ca else { return };

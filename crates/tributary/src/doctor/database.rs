@@ -50,6 +50,12 @@ pub(super) async fn check(config: &scheduler::Config, findings: &mut Findings) {
         let mend = "turn it on for the database of the control plane";
         findings.add(Finding::warning(DATABASE, what, mend));
     }
+    if !found.protection.holds() {
+        let what = "what goes to it could be read on the way";
+        let mend = "add `sslmode=verify-full` to `database`, and `sslrootcert=/path` if its \
+                    certificate is not of a public authority";
+        findings.add(Finding::warning(DATABASE, what, mend));
+    }
     if findings.problems() == problems {
         let what = format!("{} is reached, migrated and may be written", found.version);
         findings.add(Finding::good(DATABASE, what));

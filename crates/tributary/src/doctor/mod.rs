@@ -39,6 +39,7 @@ async fn examine(file: Option<&Path>) -> Findings {
         }
     };
     findings.add(Finding::good("settings", "they can be used".to_owned()));
+    certificates::check_api(config.access.tls.as_ref(), &mut findings);
     certificates::check(&config.bus, &mut findings).await;
     broker::check(&config.bus, &mut findings).await;
     database::check(&config, &mut findings).await;

@@ -151,3 +151,47 @@ async fn certificates_tell_when_they_end() {
     let told = found(&report, "problem", "certificates").concat();
     assert!(code == Some(1) && told.contains("invalid peer certificate"), "{report:#}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_to_the_database_that_others_could_read_is_told_and_refused_if_wished() {
+    let port = testkit::ports::free_port();
+    let bus = format!("servers: [\"nats://127.0.0.1:{port}\"]");
+    // A name that no resolver knows (RFC 2606), so nothing is reached.
+    let folder = settings(&bus, "postgres://user:hunter2@database.invalid/none");
+    let file = folder.path().join("scheduler.yaml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, text.clone() + "require_database_tls: true\n").unwrap();
+    let (_, report) = doctor(folder.path()).await;
+    let told = found(&report, "problem", "database").concat();
+    assert!(told.contains("sslmode=verify-full") && !told.contains("hunter2"), "{report:#}");
+    let ended = prepare(folder.path()).await.expect(1);
+    assert!(ended.stderr.contains("sslmode=verify-full"), "{ended:#?}");
+    // With it the connection itself is tried.
+    let verified = text.replace("/none", "/none?sslmode=verify-full");
+    std::fs::write(&file, verified + "require_database_tls: true\n").unwrap();
+    let (_, report) = doctor(folder.path()).await;
+    assert!(!found(&report, "problem", "database").concat().contains("sslmode"), "{report:#}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_files_of_the_api_are_looked_at() {
+    let (authority, other) = (Authority::new(), Authority::new());
+    authority.issue("server");
+    other.issue("server");
+    let port = testkit::ports::free_port();
+    let folder = settings(&format!("servers: [\"nats://127.0.0.1:{port}\"]"), "scheduler.db");
+    let file = folder.path().join("scheduler.yaml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    for (key, level, told) in [
+        (authority.path("server.key"), "warning", "the API ends"),
+        (other.path("server.key"), "problem", "do not belong together"),
+        ("/none.key".into(), "problem", "/none.key"),
+    ] {
+        let certificate = authority.path("server.pem");
+        let tls = format!("access: {{tls: {{certificate: {certificate:?}, key: {key:?}}}}}\n");
+        std::fs::write(&file, text.clone() + &tls).unwrap();
+        let (_, report) = doctor(folder.path()).await;
+        let found = found(&report, level, "certificates").concat();
+        assert!(found.contains(told), "{told}: {report:#}");
+    }
+}
