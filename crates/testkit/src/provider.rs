@@ -93,6 +93,17 @@ impl Provider {
         self.counts.arrivals().iter().filter(|at| (from..to).contains(at)).count()
     }
 
+    /// Returns the time between two calls, counted from 1 in the order of arrival.
+    ///
+    /// # Panics
+    ///
+    /// When there were fewer calls.
+    #[must_use]
+    pub fn between(&self, first: usize, last: usize) -> Duration {
+        let arrivals = self.counts.arrivals();
+        arrivals[last - 1].duration_since(arrivals[first - 1])
+    }
+
     /// Returns the paths of all calls, in the order of arrival.
     #[must_use]
     pub fn paths(&self) -> Vec<String> {
