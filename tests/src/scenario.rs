@@ -115,7 +115,17 @@ impl Peer {
     ///
     /// When it does not start.
     pub async fn shop(folder: &Path, history: &History) -> Self {
-        Self::start(folder, "shop", vec![history.path.display().to_string()]).await
+        Self::start(folder, "shop", vec![history.path.display().to_string()], None).await
+    }
+
+    /// Starts the shop, which has only the orders since a day such as `1998-06-01`, and has released
+    /// none of them.
+    ///
+    /// # Panics
+    ///
+    /// When it does not start.
+    pub async fn shop_since(folder: &Path, history: &History, day: &str) -> Self {
+        Self::start(folder, "shop", vec![history.path.display().to_string()], Some(day)).await
     }
 
     /// Starts the provider, which takes `limit` calls in any `seconds`.
@@ -124,14 +134,20 @@ impl Peer {
     ///
     /// When it does not start.
     pub async fn provider(folder: &Path, limit: u32, seconds: u32) -> Self {
-        Self::start(folder, "provider", vec![limit.to_string(), seconds.to_string()]).await
+        Self::start(folder, "provider", vec![limit.to_string(), seconds.to_string()], None).await
     }
 
-    async fn start(folder: &Path, name: &str, mut arguments: Vec<String>) -> Self {
+    async fn start(
+        folder: &Path,
+        name: &str,
+        mut arguments: Vec<String>,
+        last: Option<&str>,
+    ) -> Self {
         let script = format!("{}/scenario/{name}.py", env!("CARGO_MANIFEST_DIR"));
         let address_file = folder.join(format!("{name}.address"));
         arguments.insert(0, script);
         arguments.push(address_file.display().to_string());
+        arguments.extend(last.map(str::to_owned));
         let log = folder.join(format!("{name}.log"));
         let mut process =
             Process::new("python3".into(), arguments, Vec::new(), folder.to_owned(), log);

@@ -2,10 +2,11 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     process::Command,
+    sync::Arc,
 };
 
 use tempfile::TempDir;
-use testkit::{nats::Nats, postgres::Postgres};
+use testkit::{certificates::Authority, nats::Nats, postgres::Postgres};
 
 use crate::{
     Client, Customer, Customers, Edition, Fingerprint, Process, Role, SCHEMA, Service, Tap, binary,
@@ -28,6 +29,8 @@ pub struct Layout {
     pub settings: Vec<(Role, &'static str, String)>,
     /// Settings of the broker beyond its defaults.
     pub broker: String,
+    /// Who signed the certificate `server` of PostgreSQL, which then refuses whoever comes without TLS.
+    pub database_authority: Option<Arc<Authority>>,
     /// Variables of all services beyond the settings, such as secrets.
     pub environment: Vec<(&'static str, String)>,
 }
@@ -40,6 +43,7 @@ impl Default for Layout {
             durable: false,
             settings: Vec::new(),
             broker: String::new(),
+            database_authority: None,
             environment: Vec::new(),
         }
     }
@@ -95,6 +99,13 @@ impl Layout {
     #[must_use]
     pub fn with_broker(mut self, settings: &str) -> Self {
         self.broker.push_str(settings);
+        self
+    }
+
+    /// Has PostgreSQL speak TLS alone, with the certificate `server` of an authority.
+    #[must_use]
+    pub fn with_database_tls(mut self, authority: Arc<Authority>) -> Self {
+        self.database_authority = Some(authority);
         self
     }
 
@@ -160,10 +171,10 @@ impl System {
         } else {
             Nats::start_configured(&layout.broker)
         };
-        let postgres = if layout.durable {
-            Postgres::start()
-        } else {
-            Postgres::start_with(&[("fsync", "off")])
+        let settings: &[_] = if layout.durable { &[] } else { &[("fsync", "off")] };
+        let postgres = match &layout.database_authority {
+            Some(authority) => Postgres::start_with_tls(settings, authority, "server"),
+            None => Postgres::start_with(settings),
         };
         let (control, target) = (postgres.create_database(), postgres.create_database());
         let folder = tempfile::tempdir().expect("a temporary directory can be made");

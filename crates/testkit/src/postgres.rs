@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::ports;
+use crate::{certificates::Authority, ports};
 
 const BINARIES: &str = "/usr/lib/postgresql/15/bin";
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -25,6 +25,8 @@ pub struct Postgres {
     directory: tempfile::TempDir,
     user: Option<&'static str>,
     settings: Vec<(String, String)>,
+    /// What the URLs say besides the database.
+    options: String,
     port: u16,
     server: Option<Server>,
     databases: AtomicU32,
@@ -64,17 +66,57 @@ impl Postgres {
     /// When PostgreSQL 15 is not installed or does not start.
     #[must_use]
     pub fn start_with(settings: &[(&str, &str)]) -> Self {
+        let mut server = Self::make(settings);
+        server.restart();
+        server
+    }
+
+    /// Starts a server that nobody can reach without TLS, with the certificate `NAME.pem` of an
+    /// authority. Its URLs have clients verify that.
+    ///
+    /// # Panics
+    ///
+    /// When PostgreSQL 15 is not installed or does not start, or there is no such certificate.
+    #[must_use]
+    pub fn start_with_tls(settings: &[(&str, &str)], authority: &Authority, name: &str) -> Self {
+        let mut server = Self::make(settings);
+        let (certificate, key) = (format!("{name}.pem"), format!("{name}.key"));
+        for file in [&certificate, &key] {
+            let mut install = Command::new("install");
+            if let Some(user) = server.user {
+                install.args(["-o", user]);
+            }
+            run(install
+                .args(["-m", "600"])
+                .arg(authority.path(file))
+                .arg(server.data().join(file)));
+        }
+        let rule = "hostssl all all 127.0.0.1/32 trust\n";
+        std::fs::write(server.data().join("pg_hba.conf"), rule).expect("the folder is ours");
+        server.settings.extend(
+            [("ssl", "on"), ("ssl_cert_file", &certificate), ("ssl_key_file", &key)]
+                .map(|(name, value)| (name.to_owned(), value.to_owned())),
+        );
+        let ca = authority.path("ca.pem");
+        server.options = format!("?sslmode=verify-full&sslrootcert={}", ca.display());
+        server.restart();
+        server
+    }
+
+    /// Makes the cluster of a server.
+    fn make(settings: &[(&str, &str)]) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory can be made");
         let user = unprivileged_user();
         if let Some(user) = user {
             run(Command::new("chown").arg(user).arg(directory.path()));
         }
-        let mut server = Self {
+        let server = Self {
             user,
             settings: settings
                 .iter()
                 .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
                 .collect(),
+            options: String::new(),
             port: ports::free_port(),
             server: None,
             databases: AtomicU32::new(0),
@@ -85,7 +127,6 @@ impl Postgres {
             .args(["--auth=trust", "--username=postgres", "--encoding=UTF8"])
             .args(["--locale=C", "--no-sync", "--pgdata"])
             .arg(server.data()));
-        server.restart();
         server
     }
 
@@ -231,7 +272,7 @@ impl Postgres {
     }
 
     fn database_url(&self, database: &str) -> String {
-        format!("postgres://postgres@127.0.0.1:{}/{database}", self.port)
+        format!("postgres://postgres@127.0.0.1:{}/{database}{}", self.port, self.options)
     }
 
     fn data(&self) -> PathBuf {

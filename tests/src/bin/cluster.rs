@@ -1,40 +1,53 @@
-//! Runs what a cluster runs, on this machine: three brokers and two of every service, with TLS, a login
-//! key per service and tokens, and PostgreSQL.
+//! Runs what a cluster runs, on this machine: three brokers, PostgreSQL and two of every service, with TLS
+//! between all of them, a login key per service, tokens, and everything encrypted that the brokers keep.
 //!
-//! The pipelines of the demo and one of made-up customers go through it, while the broker that leads and
-//! one of each service are killed. The books have to balance and the rows to be there. Then it measures
-//! how throughput grows from one to two transformers and loaders.
+//! The pipelines of the demo and one of made-up customers go through it, while the broker that leads, the
+//! database server and one of each service are killed. The books have to balance, the rows to be there,
+//! and each customer with ten orders to have one coupon. Then it measures how throughput grows from one
+//! to two transformers and loaders.
 
 use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, anyhow, ensure};
 use async_nats::{ConnectOptions, jetstream};
-use serde_json::Value;
+use bus::SealKeys;
+use serde_json::{Value, json};
 use testkit::{certificates::Authority, nats::Nats};
-use tests::{Customers, Edition, Layout, Role, System, Usage, binary};
+use tests::{Customers, Edition, History, Layout, Peer, Role, System, Usage, binary};
 
 /// Prefix of all names on the broker.
 const PREFIX: &str = "story";
 const ADMIN_TOKEN: &str = "token-of-a-cluster-that-lasts-for-minutes";
+/// What the shop signs its webhooks with.
+const SHOP_SECRET: &str = "whsec_dGhlIHNlY3JldCBvZiBhIGNsdXN0ZXIncyBzaG9w";
 const PATIENCE: Duration = Duration::from_secs(300);
 /// Customers of the run that survives the kills.
 const RECORDS: u64 = 150_000;
 /// Customers of each measured run.
 const MEASURED: u64 = 100_000;
 const ROUNDS: usize = 3;
-const DEMO: [&str; 3] = ["orders-1997", "orders-1998", "customers"];
+/// The pipelines of the demo that read files and a database.
+const FILES: [&str; 3] = ["orders-1997", "orders-1998", "customers"];
+/// The day from which on the shop of the demo has its orders.
+const SHOP_SINCE: &str = "1998-06-01";
+/// Calls that the provider of coupons takes in a second.
+const PROVIDER_TAKES: u32 = 100;
 
 #[tokio::main]
 #[expect(clippy::print_stdout, reason = "what happens is the result")]
 async fn main() -> Result<()> {
     rustls::crypto::ring::default_provider().install_default().ok();
     let mut cluster = Cluster::start().await?;
-    println!("3 brokers, 2 of every service: TLS, a login key per service, tokens");
+    println!(
+        "3 brokers, PostgreSQL, 2 of every service: TLS everywhere, a login key per service, tokens, \
+         streams encrypted"
+    );
     let customers = cluster.survive().await?;
     println!("books are balanced, and the rows are there: {customers} customers made up");
 
@@ -100,14 +113,17 @@ fn median(mut measured: Vec<Measured>) -> Measured {
 struct Cluster {
     system: System,
     servers: [Nats; 3],
-    authority: Authority,
+    authority: Arc<Authority>,
     keys: PathBuf,
+    shop: Peer,
+    provider: Peer,
+    history: History,
     runs: usize,
 }
 
 impl Cluster {
     async fn start() -> Result<Self> {
-        let authority = Authority::new();
+        let authority = Arc::new(Authority::new());
         authority.issue("server");
         let text = |name: &str| authority.path(name).display().to_string();
         let (ca, certificate, key) = (text("ca.pem"), text("server.pem"), text("server.key"));
@@ -125,16 +141,24 @@ impl Cluster {
         let servers = servers.await?;
         let urls = servers.each_ref().map(Nats::url).join(",");
 
+        let seal_keys = authority.path("seal-keys");
+        SealKeys::create(&seal_keys)?;
         let mut layout = Layout::for_faults()
             .with_replicas(2)
+            .with_database_tls(Arc::clone(&authority))
+            .with_everywhere("bus.seal_keys", &seal_keys.display().to_string())
             .with_everywhere("bus.servers", &urls)
             .with_everywhere("bus.replicas", "3")
             .with_everywhere("bus.tls_ca", &ca)
+            .with(Role::Scheduler, "require_database_tls", "true")
             .with(Role::Scheduler, "access.mode", "tokens")
             .with(Role::Scheduler, "access.admin_token", "${env:ADMIN_TOKEN}")
             .with(Role::Scheduler, "access.tls.certificate", &certificate)
             .with(Role::Scheduler, "access.tls.key", &key)
-            .with_environment("ADMIN_TOKEN", ADMIN_TOKEN);
+            .with(Role::Extractor, "ingest.tls.certificate", &certificate)
+            .with(Role::Extractor, "ingest.tls.key", &key)
+            .with_environment("ADMIN_TOKEN", ADMIN_TOKEN)
+            .with_environment("SHOP_SECRET", SHOP_SECRET);
         for role in Role::ALL {
             let file = keys.join(format!("{}.nk", role.name()));
             layout = layout.with(role, "bus.credentials", &file.display().to_string());
@@ -153,7 +177,10 @@ impl Cluster {
         let prepared = tokio::task::spawn_blocking(move || prepare.output()).await??;
         ensure!(prepared.status.success(), "{}", String::from_utf8_lossy(&prepared.stderr));
         system.start_roles(&Role::ALL).await;
-        Ok(Self { system, servers, authority, keys, runs: 0 })
+        let history = History::read();
+        let shop = Peer::shop_since(system.folder(), &history, SHOP_SINCE).await;
+        let provider = Peer::provider(system.folder(), PROVIDER_TAKES, 1).await;
+        Ok(Self { system, servers, authority, keys, shop, provider, history, runs: 0 })
     }
 
     /// Runs a client command with TLS and the token, and returns the JSON that it prints.
@@ -191,7 +218,8 @@ impl Cluster {
     }
 
     /// Writes the sources of the demo where its pipelines look for them, and stores these, with tables
-    /// of PostgreSQL as targets, because a file has one machine.
+    /// of PostgreSQL as the store, because a file has one machine, and with the contacts marked as
+    /// personal.
     fn apply_demo(&self) -> Result<()> {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
         let wheels = fs::read_dir(root.join(".tools/wheels"))?.filter_map(Result::ok);
@@ -206,13 +234,29 @@ impl Cluster {
             .current_dir(self.system.folder())
             .output()?;
         ensure!(delivered.status.success(), "{}", String::from_utf8_lossy(&delivered.stderr));
-        for name in DEMO {
-            let yaml = fs::read_to_string(root.join(format!("deploy/demo/pipelines/{name}.yaml")))?;
-            let postgres = format!("postgres: {{url: \"{}\", table", self.system.target);
-            let yaml = yaml.replace("sqlite: {path: .tributary/demo/store.db, table", &postgres);
-            self.apply(&format!("{name}.yaml"), &yaml)?;
+        let postgres = format!("postgres: {{url: \"{}\", table", self.system.target);
+        let store = format!("postgres:\n    url: \"{}\"\n    query", self.system.target);
+        let folder = self.system.folder().join("pipelines");
+        fs::create_dir(&folder)?;
+        for file in fs::read_dir(root.join("deploy/demo/pipelines"))? {
+            let path = file?.path();
+            let mut yaml = fs::read_to_string(&path)?;
+            for (demo, here) in [
+                ("sqlite: {path: .tributary/demo/store.db, table", postgres.as_str()),
+                ("sqlite:\n    path: .tributary/demo/store.db\n    query", store.as_str()),
+                ("${file:/demo/shop.address}", self.shop.url()),
+                ("${file:/demo/provider.address}", self.provider.url()),
+                ("${file:/demo/shop.secret}", "${env:SHOP_SECRET}"),
+                (
+                    "steps:\n  - rename: {contactId",
+                    "pii: [person, channels, address]\nsteps:\n  - rename: {contactId",
+                ),
+            ] {
+                yaml = yaml.replace(demo, here);
+            }
+            fs::write(folder.join(path.file_name().context("a name")?), yaml)?;
         }
-        Ok(())
+        self.tributary(&["apply", "-f", "pipelines"]).map(drop)
     }
 
     fn start_run(&self, pipeline: &str) -> Result<String> {
@@ -265,7 +309,8 @@ impl Cluster {
         self.apply_demo()?;
         let (name, customers) = self.make_customers(RECORDS)?;
         let long = self.start_run(&name)?;
-        let demo = DEMO.into_iter().map(|name| self.start_run(name)).collect::<Result<Vec<_>>>()?;
+        let demo =
+            FILES.into_iter().map(|name| self.start_run(name)).collect::<Result<Vec<_>>>()?;
         let loaded = |run: &Value| run["ledger"]["targets"][0]["loaded"].as_u64().unwrap_or(0);
         self.until(&long, |run| loaded(run) > 0).await?;
         let leader = self.leader().await?;
@@ -280,7 +325,12 @@ impl Cluster {
         for role in Role::ALL.into_iter().filter(|role| *role != Role::Scheduler) {
             self.system.service(role).start().await;
         }
-        for (name, id) in DEMO.iter().zip(&demo) {
+        tokio::task::block_in_place(|| {
+            self.system.postgres.kill();
+            println!("killed PostgreSQL");
+            self.system.postgres.restart();
+        });
+        for (name, id) in FILES.iter().zip(&demo) {
             let run = self.succeeds(id).await?;
             println!("{name}: {} records loaded", loaded(&run));
         }
@@ -288,9 +338,55 @@ impl Cluster {
         ensure!(run["ledger"]["extracted"] == RECORDS, "{run:#}");
         let found = self.system.fingerprint_of(&name.replace('-', "_"));
         ensure!(found == customers.fingerprint(Edition::First), "the rows differ");
+        self.send_coupons().await?;
         let server = &mut self.servers[leader];
         tokio::task::block_in_place(|| server.restart());
         Ok(RECORDS)
+    }
+
+    /// Has the shop push its latest orders, of which some are lost, polls for those, and sends a coupon
+    /// to each customer with ten orders, while a loader dies.
+    #[expect(clippy::print_stdout, reason = "what happens is the result")]
+    async fn send_coupons(&mut self) -> Result<()> {
+        let hook = format!("http://{}/hooks/orders-1998-06", self.system.intakes[0].0);
+        let push = json!({"url": hook, "secret": SHOP_SECRET, "lose_percent": 5});
+        self.shop.post("/admin/push", &push).await;
+        let deadline = Instant::now() + PATIENCE;
+        let pushed = loop {
+            let state = self.shop.get("/admin/push").await;
+            if state["done"] == true {
+                break state;
+            }
+            ensure!(Instant::now() < deadline, "waited too long for {state}");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        };
+        println!("{} webhooks were accepted, {} were lost", pushed["sent"], pushed["lost"]);
+        let polled = self.start_run("orders-1998-06")?;
+        self.succeeds(&polled).await?;
+        let run = self.start_run("coupons")?;
+        let deadline = Instant::now() + PATIENCE;
+        while self.provider.report().await.calls < 100 {
+            ensure!(Instant::now() < deadline, "no coupons are sent");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let loader = &mut self.system.service(Role::Loader);
+        let pid = loader.process.kill().await.context("it was running")?;
+        println!("killed a loader ({pid})");
+        loader.start().await;
+        self.succeeds(&run).await?;
+        let report = self.provider.report().await;
+        println!(
+            "{} coupons, at most {} calls in a second, {} over the quota",
+            report.coupons.len(),
+            report.busiest,
+            report.violations
+        );
+        ensure!(
+            report.coupons == self.history.coupons(self.history.len()),
+            "other customers got coupons"
+        );
+        ensure!(report.violations == 0, "the provider was called too often");
+        Ok(())
     }
 
     fn cpu(&mut self) -> Vec<(&'static str, f64)> {
