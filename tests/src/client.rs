@@ -74,7 +74,8 @@ impl Client {
     /// When it is refused.
     pub async fn apply(&self, yaml: &str) {
         let source = PipelineSource { file: "test.yaml".to_owned(), yaml: yaml.to_owned() };
-        let request = ApplyPipelinesRequest { pipelines: vec![source] };
+        let request =
+            ApplyPipelinesRequest { pipelines: vec![source], ..ApplyPipelinesRequest::default() };
         let answer = self.pipelines().apply_pipelines(request).await.unwrap().into_inner();
         assert!(answer.problems.is_empty(), "{:?}", answer.problems);
     }
@@ -85,7 +86,8 @@ impl Client {
     ///
     /// When it is refused.
     pub async fn start(&self, pipeline: &str) -> String {
-        let request = StartRunRequest { pipeline: pipeline.to_owned(), ..Default::default() };
+        let request =
+            StartRunRequest { pipeline: pipeline.to_owned(), ..StartRunRequest::default() };
         self.start_with(request).await
     }
 

@@ -10,6 +10,7 @@ mod config;
 mod core;
 mod delivered;
 mod deliveries;
+mod destructive;
 mod due;
 mod error;
 mod grpc;

@@ -12,6 +12,7 @@ use store::{NewRevision, RunState, StoredPipeline};
 use crate::{
     catalog,
     core::Scheduler,
+    destructive::destructive,
     due::chain_problems,
     error::{Error, NO_SEAL_KEYS, chain},
     infer,
@@ -41,6 +42,14 @@ pub(crate) struct Compared {
     change: Change,
 }
 
+impl Compared {
+    /// What storing it would take away.
+    fn destructive(&self) -> Vec<Problem> {
+        let before = self.stored.as_ref().and_then(parse_stored);
+        before.map_or_else(Vec::new, |before| destructive(&before, &self.pipeline))
+    }
+}
+
 /// What became of an applied pipeline.
 #[derive(Debug)]
 pub(crate) struct Applied {
@@ -58,17 +67,26 @@ pub(crate) struct Planned {
     pub(crate) inferred: bool,
     pub(crate) result: Vec<Field>,
     pub(crate) targets: Vec<PlannedTarget>,
+    /// What would be taken away, one sentence each.
+    pub(crate) destructive: Vec<String>,
 }
 
 /// Stores pipelines, all or none, and returns what became of each; or the problems.
 pub(crate) async fn apply(
     scheduler: &Scheduler,
     texts: Vec<Text>,
+    refuse_destructive: bool,
 ) -> Result<Result<Vec<Applied>, Vec<Problem>>, Error> {
     let compared = match compare(scheduler, texts).await? {
         Ok(compared) => compared,
         Err(problems) => return Ok(Err(problems)),
     };
+    if refuse_destructive {
+        let problems: Vec<_> = compared.iter().flat_map(Compared::destructive).collect();
+        if !problems.is_empty() {
+            return Ok(Err(problems));
+        }
+    }
     let changes = compared.iter().filter(|compared| compared.change != Change::None);
     let changes: Vec<NewRevision> = changes.map(new_revision).collect();
     let applied = scheduler.store().apply(changes, scheduler.now()).await?;
@@ -190,7 +208,10 @@ pub(crate) async fn plan(
         Err(problems) => return Ok(Err(problems)),
     };
     let (mut planned, mut problems) = (Vec::new(), Vec::new());
-    for Compared { pipeline, yaml, stored, change } in compared {
+    for compared in compared {
+        let destructive =
+            compared.destructive().into_iter().map(|problem| problem.message).collect();
+        let Compared { pipeline, yaml, stored, change } = compared;
         let known =
             stored.filter(|_| change == Change::None).and_then(|stored| stored.revision.schema);
         let declared = pipeline.schema.is_some();
@@ -212,7 +233,15 @@ pub(crate) async fn plan(
             }
         };
         let targets = plan_targets(scheduler, &pipeline, &yaml, &result).await;
-        planned.push(Planned { pipeline, change, schema, inferred: !declared, result, targets });
+        planned.push(Planned {
+            pipeline,
+            change,
+            schema,
+            inferred: !declared,
+            result,
+            targets,
+            destructive,
+        });
     }
     Ok(if problems.is_empty() { Ok(planned) } else { Err(problems) })
 }

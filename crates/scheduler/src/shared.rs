@@ -43,6 +43,7 @@ pub(crate) struct Standing {
 pub(crate) async fn apply(
     scheduler: &Scheduler,
     texts: Vec<Text>,
+    refuse_destructive: bool,
 ) -> Result<Outcome<Applied>, Error> {
     let Compared { pipelines, shared, changes } = match compare(scheduler, texts).await? {
         Ok(compared) => compared,
@@ -60,7 +61,7 @@ pub(crate) async fn apply(
         scheduler.bus().declare_quota(name.as_str(), quota, is_new, now.timestamp_micros()).await?;
     }
     scheduler.store().apply_shared(&shared, now).await?;
-    let applied = pipelines::apply(scheduler, pipelines).await?;
+    let applied = pipelines::apply(scheduler, pipelines, refuse_destructive).await?;
     Ok(applied.map(|applied| (applied, changes)))
 }
 

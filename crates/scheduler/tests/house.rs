@@ -204,7 +204,8 @@ async fn next_task(consumer: &mut Consumer, never: &CancellationToken) -> Task {
 
 pub(crate) async fn apply(replica: &Replica, yaml: &str) -> ApplyPipelinesResponse {
     let source = PipelineSource { file: "shop.yaml".to_owned(), yaml: yaml.to_owned() };
-    let request = ApplyPipelinesRequest { pipelines: vec![source] };
+    let request =
+        ApplyPipelinesRequest { pipelines: vec![source], ..ApplyPipelinesRequest::default() };
     replica.pipelines().apply_pipelines(request).await.unwrap().into_inner()
 }
 

@@ -95,12 +95,45 @@ async fn stored(house: &House, key: &str) -> Option<Revision> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_takes_something_away_is_planned_and_refused_if_wished() {
+    let (_house, replica) = House::with(SHOP).await;
+    let mut client = replica.pipelines();
+    let added = SHOP.replace("pipeline: shop", "pipeline: crm");
+    let moved = SHOP.replace("key: [id]", "key: [id, total]");
+    assert_ne!(moved, SHOP);
+    let request = |refuse_destructive| ApplyPipelinesRequest {
+        pipelines: vec![source(&added), source(&moved)],
+        refuse_destructive,
+    };
+    let refused = client.apply_pipelines(request(true)).await.unwrap().into_inner();
+    assert!(refused.applied.is_empty());
+    let [problem] = refused.problems.as_slice() else { panic!("{:?}", refused.problems) };
+    assert_eq!(problem.key, "key");
+    assert!(problem.message.contains("the key was [id]"), "{problem:?}");
+    assert!(problem.remedy.contains("--refuse-destructive"), "{problem:?}");
+    let list = client.list_pipelines(ListPipelinesRequest {}).await.unwrap().into_inner();
+    assert_eq!(list.pipelines.len(), 1, "nothing is stored");
+
+    let plan = PlanPipelinesRequest { pipelines: vec![source(&added), source(&moved)] };
+    let planned = client.plan_pipelines(plan).await.unwrap().into_inner().planned;
+    let destructive: Vec<_> = planned.iter().map(|planned| planned.destructive.len()).collect();
+    assert_eq!(destructive, [0, 1], "{planned:?}");
+    let applied = client.apply_pipelines(request(false)).await.unwrap().into_inner().applied;
+    assert_eq!(applied.len(), 2);
+    // What is stored is not destructive any more.
+    let again = client.apply_pipelines(request(true)).await.unwrap().into_inner();
+    assert_eq!(again.applied.len(), 2, "{:?}", again.problems);
+    replica.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn pipelines_are_applied_all_or_none() {
     let (house, replica) = House::with(SHOP).await;
     let mut client = replica.pipelines();
     let wrong = SHOP.replace("key: [id]", "kee: [id]").replace("pipeline: shop", "pipeline: crm");
     let request = ApplyPipelinesRequest {
         pipelines: vec![source(&SHOP.replace("orders/*", "new/*")), source(&wrong)],
+        ..ApplyPipelinesRequest::default()
     };
     let refused = client.apply_pipelines(request).await.unwrap().into_inner();
     assert!(refused.applied.is_empty());
@@ -128,7 +161,10 @@ async fn pipelines_are_applied_all_or_none() {
     let request = GetPipelineRequest { name: "shop".to_owned() };
     let got = client.get_pipeline(request).await.unwrap().into_inner().pipeline.unwrap();
     assert!(got.yaml.contains("new/*"));
-    let twice = ApplyPipelinesRequest { pipelines: vec![source(SHOP), source(SHOP)] };
+    let twice = ApplyPipelinesRequest {
+        pipelines: vec![source(SHOP), source(SHOP)],
+        ..ApplyPipelinesRequest::default()
+    };
     let refused = client.apply_pipelines(twice).await.unwrap().into_inner();
     assert!(refused.problems[0].message.contains("twice"));
     replica.stop().await;

@@ -21,7 +21,10 @@ pub(crate) fn coupons() -> String {
 
 pub(crate) async fn apply(replica: &Replica, texts: &[&str]) -> (Vec<Change>, Vec<Problem>) {
     let source = |yaml: &&str| PipelineSource { file: "a.yaml".to_owned(), yaml: (*yaml).into() };
-    let request = ApplyPipelinesRequest { pipelines: texts.iter().map(source).collect() };
+    let request = ApplyPipelinesRequest {
+        pipelines: texts.iter().map(source).collect(),
+        ..Default::default()
+    };
     let answer = replica.pipelines().apply_pipelines(request).await.unwrap().into_inner();
     (answer.shared.iter().map(|shared| shared.change()).collect(), answer.problems)
 }

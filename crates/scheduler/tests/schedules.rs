@@ -9,7 +9,10 @@ use crate::house::{House, Replica, SHOP, apply, planned, until, until_state};
 
 async fn apply_all(replica: &Replica, texts: &[&str]) -> Vec<String> {
     let source = |yaml: &&str| PipelineSource { file: "a.yaml".to_owned(), yaml: (*yaml).into() };
-    let request = ApplyPipelinesRequest { pipelines: texts.iter().map(source).collect() };
+    let request = ApplyPipelinesRequest {
+        pipelines: texts.iter().map(source).collect(),
+        ..Default::default()
+    };
     let answer = replica.pipelines().apply_pipelines(request).await.unwrap().into_inner();
     answer.problems.into_iter().map(|problem| problem.message).collect()
 }

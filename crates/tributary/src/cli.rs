@@ -108,7 +108,7 @@ pub(crate) enum Command {
     /// Takes the settings of the scheduler and changes nothing. Ends with 1 if there is a problem.
     Doctor(Service),
     /// Store pipelines, quotas and connections, all or none; what has not changed keeps its revision.
-    Apply(Files),
+    Apply(Apply),
     /// Tell what applying would change, also in the targets, and change nothing.
     Plan(Files),
     /// Check whether the connections of a pipeline can be reached and its fields exist.
@@ -190,6 +190,16 @@ pub(crate) struct Files {
     /// Pipeline files, or folders with *.yaml and *.yml files; `-` reads stdin.
     #[arg(long, short, required = true, num_args = 1.., value_name = "FILE|DIR")]
     pub(crate) file: Vec<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Apply {
+    #[command(flatten)]
+    pub(crate) files: Files,
+    /// Store nothing if anything would be taken away from targets, or from the privacy of fields: what
+    /// `plan` calls destructive.
+    #[arg(long)]
+    pub(crate) refuse_destructive: bool,
 }
 
 #[derive(Debug, Args)]

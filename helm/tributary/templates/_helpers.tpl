@@ -34,7 +34,10 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- end }}
 {{- if and .Values.trial.enabled (ne .Values.profile "trial") }}{{ fail "trial.enabled needs profile: trial, because its servers keep one copy only" }}{{ end }}
 {{- if and .Values.access.oidc (not .Values.access.adminToken.secret) }}{{ fail "access.oidc needs access.adminToken.secret: without it everybody may call the gRPC API" }}{{ end }}
-{{- if and .Values.pipelines.files .Values.pipelines.configMap }}{{ fail "pipelines.files and pipelines.configMap are both set: keep one of them" }}{{ end }}
+{{- with .Values.pipelines }}
+{{- if gt (list .files .configMap .volume | compact | len) 1 }}{{ fail "pipelines.files, pipelines.configMap and pipelines.volume: keep one of them" }}{{ end }}
+{{- if and .path (not .volume) }}{{ fail "pipelines.path is a folder of pipelines.volume, which is empty" }}{{ end }}
+{{- end }}
 {{- with .Values.push.webhooks }}
 {{- if and (or .ingress.enabled .gateway.enabled) (not .enabled) }}{{ fail "push.webhooks.ingress or gateway is enabled, and push.webhooks.enabled is not: enable both" }}{{ end }}
 {{- if and .ingress.enabled (not .ingress.host) }}{{ fail "push.webhooks.ingress.host is empty: name the host that senders call" }}{{ end }}

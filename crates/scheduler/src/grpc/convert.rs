@@ -133,9 +133,8 @@ fn schema(schema: &Schema) -> Vec<control::FieldDescription> {
 }
 
 pub(super) fn planned(planned: Planned) -> control::PlannedPipeline {
-    let Planned { pipeline, change: changed, schema: of_source, inferred, result, targets } =
-        planned;
-    let targets = targets.into_iter().map(|target| {
+    let Planned { pipeline, change: changed, schema: of_source, inferred, result, .. } = planned;
+    let targets = planned.targets.into_iter().map(|target| {
         let (actions, unreachable) = match target.outcome {
             PlanOutcome::Actions(actions) => (actions, String::new()),
             PlanOutcome::Unreachable(why) => (Vec::new(), why),
@@ -152,6 +151,7 @@ pub(super) fn planned(planned: Planned) -> control::PlannedPipeline {
             .iter()
             .map(|after| field(after, pipeline.key.contains(&after.name)))
             .collect(),
+        destructive: planned.destructive,
     }
 }
 

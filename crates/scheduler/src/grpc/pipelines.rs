@@ -56,8 +56,8 @@ impl PipelineService for Pipelines {
         request: Request<ApplyPipelinesRequest>,
     ) -> Result<Response<ApplyPipelinesResponse>, Status> {
         let subject = Subject::of(&request);
-        let texts = texts(request.into_inner().pipelines);
-        let response = match shared::apply(&self.0, texts).await? {
+        let ApplyPipelinesRequest { pipelines, refuse_destructive } = request.into_inner();
+        let response = match shared::apply(&self.0, texts(pipelines), refuse_destructive).await? {
             Ok((applied, shared)) => ApplyPipelinesResponse {
                 applied: applied.into_iter().map(convert::applied).collect(),
                 problems: Vec::new(),

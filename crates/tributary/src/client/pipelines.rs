@@ -11,7 +11,7 @@ use super::{
     server::{Connection, Server},
 };
 use crate::{
-    cli::{Files, Pipeline},
+    cli::{Apply, Files, Pipeline},
     failure::Failure,
     output::{Output, json, text},
 };
@@ -20,8 +20,11 @@ async fn client(server: &Server) -> Result<PipelineServiceClient<Connection>, Fa
     server.connect().await.map(PipelineServiceClient::new)
 }
 
-pub(crate) async fn apply(server: &Server, output: Output, given: &Files) -> Result<(), Failure> {
-    let request = ApplyPipelinesRequest { pipelines: files::read_all(&given.file)? };
+pub(crate) async fn apply(server: &Server, output: Output, given: &Apply) -> Result<(), Failure> {
+    let request = ApplyPipelinesRequest {
+        pipelines: files::read_all(&given.files.file)?,
+        refuse_destructive: given.refuse_destructive,
+    };
     let answer = client(server).await?.apply_pipelines(request).await;
     let answer = answer
         .map_err(|status| server.refused("the pipelines cannot be applied", &status))?

@@ -60,6 +60,7 @@ pub(crate) fn planned(answer: &PlanPipelinesResponse) -> Value {
             "fields": fields(&pipeline.fields),
             "result": fields(&pipeline.result),
             "targets": targets.collect::<Value>(),
+            "destructive": pipeline.destructive,
         })
     });
     json!({

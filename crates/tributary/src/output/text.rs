@@ -60,6 +60,9 @@ fn planned_pipeline(pipeline: &PlannedPipeline) -> String {
         Change::Unspecified => "would change in a way that this client does not know",
     };
     let mut text = format!("pipeline `{}` {what}\n", pipeline.name);
+    for message in &pipeline.destructive {
+        push(&mut text, format_args!("  DESTRUCTIVE: {message}\n"));
+    }
     let origin = if pipeline.inferred { "inferred" } else { "declared" };
     push_fields(&mut text, &format!("fields of the source ({origin})"), &pipeline.fields);
     push_fields(&mut text, "fields after all steps", &pipeline.result);

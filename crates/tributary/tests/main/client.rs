@@ -133,6 +133,7 @@ async fn a_plan_tells_fields_and_actions() {
     assert_eq!(
         ended.stdout,
         "pipeline `orders` would be created\n  \
+         DESTRUCTIVE: the target `old` is gone\n  \
            fields of the source (inferred):\n    \
              FIELD  TYPE\n    \
              id     integer  key, required\n  \

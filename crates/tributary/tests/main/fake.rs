@@ -96,6 +96,7 @@ impl PipelineService for Fake {
                 target("log", &[], ""),
             ],
             result: vec![field("id", "integer", true)],
+            destructive: vec!["the target `old` is gone".to_owned()],
         }];
         Ok(Response::new(PlanPipelinesResponse {
             planned,
