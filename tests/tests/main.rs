@@ -6,6 +6,7 @@ mod access;
 mod broker_users;
 mod canaries;
 mod capture;
+mod chart;
 mod clocks;
 mod cluster;
 mod crash_points;
