@@ -1,8 +1,11 @@
 //! What a process tells about itself over HTTP: `/metrics`, `/health/live`, `/health/ready`.
 
 use std::{
+    convert::Infallible,
     io,
     net::{Ipv4Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
 };
 
 use axum::{
@@ -12,11 +15,26 @@ use axum::{
     response::IntoResponse,
     routing::get,
 };
+use hyper::server::conn::http1;
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    server::graceful::GracefulShutdown,
+    service::TowerToHyperService,
+};
 use serde::{Deserialize, Serialize};
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use crate::{Readiness, telemetry::Metrics};
+
+/// Connections at the same time; more wait in the listener.
+const CONNECTIONS: usize = 64;
+/// How long the head of a request may take, and how long a connection may rest.
+const HEAD: Duration = Duration::from_secs(10);
+/// Pause when the system has no more files for connections.
+const PAUSE: Duration = Duration::from_millis(100);
+/// How long answers in hand may take to end after a shutdown.
+const GRACE: Duration = Duration::from_secs(2);
 
 /// Settings of the HTTP server of a process.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,21 +76,41 @@ impl Server {
         self.address
     }
 
-    /// Answers until `shutdown`.
-    ///
-    /// # Errors
-    ///
-    /// When the socket breaks.
+    /// Answers until `shutdown`: at most 64 connections at the same time, each of which has ten seconds
+    /// for the head of a request.
     pub async fn serve(
         self,
         metrics: Metrics,
         readiness: Readiness,
         shutdown: CancellationToken,
-    ) -> io::Result<()> {
+    ) -> Result<(), Infallible> {
         tracing::info!(address = %self.address, "serving metrics and health");
-        axum::serve(self.listener, routes(metrics, readiness))
-            .with_graceful_shutdown(shutdown.cancelled_owned())
-            .await
+        let router = TowerToHyperService::new(routes(metrics, readiness));
+        let mut http = http1::Builder::new();
+        http.timer(TokioTimer::new()).header_read_timeout(HEAD);
+        let places = Arc::new(Semaphore::new(CONNECTIONS));
+        let graceful = GracefulShutdown::new();
+        loop {
+            let accepted = shutdown.run_until_cancelled(async {
+                let place = Arc::clone(&places).acquire_owned().await;
+                (place, self.listener.accept().await)
+            });
+            let Some((Ok(place), accepted)) = accepted.await else { break };
+            let Ok((stream, _)) = accepted else {
+                tokio::time::sleep(PAUSE).await;
+                continue;
+            };
+            let connection = http.serve_connection(TokioIo::new(stream), router.clone());
+            let connection = graceful.watch(connection);
+            tokio::spawn(async move {
+                if let Err(error) = connection.await {
+                    tracing::debug!(%error, "a connection has ended early");
+                }
+                drop(place);
+            });
+        }
+        tokio::time::timeout(GRACE, graceful.shutdown()).await.ok();
+        Ok(())
     }
 }
 
@@ -142,6 +180,25 @@ mod tests {
         assert!(text.contains("tributary_records_total 3"), "{text}");
         assert!(text.contains("tributary_batch_duration_seconds_bucket{le=\"0.005\"} 1"), "{text}");
 
+        shutdown.cancel();
+        serving.await.unwrap().unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_asks_for_nothing_is_let_go_and_the_next_has_a_place() {
+        let (metrics, _provider) = telemetry::metrics(&telemetry::resource("test"), None).unwrap();
+        let shutdown = CancellationToken::new();
+        let server = bind(&Config::default()).await.unwrap();
+        let address = server.address();
+        let readiness = Readiness::expecting(["bus"]);
+        let serving = tokio::spawn(server.serve(metrics, readiness, shutdown.clone()));
+        let mut silent = Vec::new();
+        for _ in 0..CONNECTIONS {
+            silent.push(TcpStream::connect(address).await.unwrap());
+        }
+        assert!(fetch(address, "/health/live").await.starts_with("HTTP/1.1 200"));
+        let mut rest = Vec::new();
+        silent[0].read_to_end(&mut rest).await.unwrap();
         shutdown.cancel();
         serving.await.unwrap().unwrap();
     }
