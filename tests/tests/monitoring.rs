@@ -79,6 +79,11 @@ async fn a_prometheus_tells_how_the_flow_stands_and_nothing_of_what_is_over() {
         ("max(tributary_quota_used_ratio{quota='mail'})", right / 1000.0),
         ("sum(tributary_runs_ended_total{pipeline='people', state='succeeded'})", 1.0),
         ("max(tributary_runs{state='succeeded'})", 1.0),
+        (
+            "sum(http_client_request_duration_seconds_count{pipeline='people', \
+             http_request_method='PUT', http_response_status_code='200', error_type=''})",
+            right,
+        ),
     ] {
         prometheus.until(query, wanted).await;
     }

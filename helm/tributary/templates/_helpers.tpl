@@ -65,6 +65,7 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- end }}
 {{- if and (lt (int $service.replicas) 2) (not $service.autoscaling.enabled) }}{{ fail (printf "profile: production needs services.%s.replicas of 2 or more" $name) }}{{ end }}
 {{- end }}
+{{- if ne .Values.nats.sync "always" }}{{ fail "profile: production needs nats.sync=always, and servers with `sync_interval: always`, because a power cut loses what was acknowledged otherwise" }}{{ end }}
 {{- end }}
 {{- end }}
 

@@ -17,7 +17,7 @@ use reqwest::{
 use secrecy::{ExposeSecret, SecretString};
 use spec::HttpClient;
 
-use super::{address, auth::Authenticator, delay, sign::insert};
+use super::{address, auth::Authenticator, delay, metrics, sign::insert};
 use crate::Context;
 
 /// Makes calls to one API. Cheap to clone.
@@ -307,6 +307,9 @@ impl Client {
         });
         let started = Instant::now();
         let answered = inner.http.execute(request).await;
+        let status = answered.as_ref().map(|answer| answer.status().as_u16());
+        let call = (&outgoing.method, &outgoing.url);
+        metrics::called(&inner.pipeline, call, status, started.elapsed());
         let feedback = match &answered {
             Ok(answer) => {
                 let now = Utc::now();

@@ -2,7 +2,7 @@
 //!
 //! - `client` makes calls: it is the only place that dials, for sources and targets alike. It takes
 //!   places under quotas, proves who calls (`auth`, `sign`), and refuses addresses that it must not
-//!   dial (`address`).
+//!   dial (`address`). What calls take and how they end is a metric (`metrics`).
 //! - `source`, `shared` and `reader` walk through the pages of an answer (`paging`, `auto`), take its
 //!   records out (`answer`, `select`, `xml`, `records`), ask for news only (`news`), and repeat what
 //!   failed (`rules`, `delay`). `pace` reads a slow API more slowly.
@@ -18,6 +18,7 @@ mod client;
 mod cursor;
 mod delay;
 mod document;
+mod metrics;
 mod news;
 mod pace;
 mod paging;
