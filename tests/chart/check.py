@@ -4,8 +4,8 @@
     check.py HELM BIN PROMTOOL [--update]
 
 HELM and PROMTOOL are the programs; BIN is the folder with kubernetes-validate, checkov, hadolint and
-check-jsonschema, in the environment of which trivy is; node_modules with the schemas of operators is beside it. --update writes the rendered snapshots anew.
-Runs from the root of the tree.
+check-jsonschema, in the environment of which trivy is; node_modules with the schemas of operators is
+beside it. --update writes the rendered snapshots anew. Runs from the root of the tree.
 """
 
 import json

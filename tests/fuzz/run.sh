@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Feeds every target with changed seeds. Usage: run.sh SECONDS [TARGET…]
-# An input that breaks something is kept in target/fuzz/found, and the command to repeat it is printed.
+# An input that breaks something is kept in target/fuzz/found; the program of the target takes its path to
+# repeat it.
 set -euo pipefail
 cd "$(dirname "$0")"
 

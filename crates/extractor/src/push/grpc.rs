@@ -81,20 +81,16 @@ pub(crate) async fn serve(
     health.set_serving::<IngestServiceServer<Service>>().await;
     let service =
         IngestServiceServer::new(Service { intake }).max_decoding_message_size(MAX_MESSAGE);
-    let following = async {
-        if let Some(tls) = tls.clone() {
-            tls.follow("ingest", shutdown.clone()).await;
-        }
-    };
-    let serving = runtime::grpc::server()
+    runtime::grpc::server()
         .add_service(health_service)
         .add_service(reflection)
         .add_service(service)
         .serve_with_incoming_shutdown(
-            runtime::grpc::incoming(listener, tls.clone()),
-            shutdown.clone().cancelled_owned(),
-        );
-    Ok(futures::join!(serving, following).0?)
+            runtime::grpc::incoming(listener, tls),
+            shutdown.cancelled_owned(),
+        )
+        .await?;
+    Ok(())
 }
 
 impl Service {

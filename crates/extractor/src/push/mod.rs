@@ -102,14 +102,22 @@ impl Intakes {
         };
         let ingest = async {
             let Some(listener) = ingest else { return Ok(()) };
-            let (address, tls) = (listener.local_addr()?, self.tls);
+            let (address, tls) = (listener.local_addr()?, self.tls.clone());
             tracing::info!(%address, tls = tls.is_some(), "serving gRPC ingest");
             grpc::serve(listener, tls, Arc::clone(&intake), shutdown.clone()).await
         };
-        let served = futures::future::try_join3(webhooks, ingest, async {
+        let certificates = async {
+            if let Some(tls) = self.tls.clone() {
+                tls.follow("ingest", shutdown.clone()).await;
+            }
+            Ok(())
+        };
+        let deliveries = async {
             intake.follow(shutdown.clone()).await;
             Ok(())
-        });
+        };
+        // The first that fails ends all.
+        let served = futures::future::try_join4(webhooks, ingest, certificates, deliveries);
         let served = served.await.map(drop);
         intake.close().await;
         served
