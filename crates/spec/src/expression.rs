@@ -7,7 +7,7 @@ use cel::common::ast::{EntryExpr, Expr, IdedExpr};
 use crate::nearest::suggest;
 
 const MAX_BYTES: usize = 4096;
-/// Loops within loops multiply their work; two levels over lists of bounded length stay harmless.
+/// Loops within loops multiply their work, which is counted when they run.
 const MAX_LOOP_DEPTH: usize = 2;
 /// Evaluating costs stack for every level; so many take half of a usual thread in a debug build.
 const MAX_DEPTH: usize = 32;

@@ -1,6 +1,6 @@
 //! Fields of a record as CEL values.
 
-use std::{collections::HashMap, sync::Mutex};
+use std::{collections::HashMap, sync::OnceLock};
 
 use arrow_array::{
     Array,
@@ -28,36 +28,46 @@ pub(super) const MAX_LIST: usize = 1_000;
 
 const SECONDS_PER_DAY: i64 = 86_400;
 
-/// One record. Only the fields that an expression asks for become values.
+/// One record. Only the fields that an expression asks for become values, each once.
 pub(super) struct Record<'a> {
     columns: &'a [&'a Column],
     row: usize,
-    unbindable: Mutex<Option<String>>,
+    values: Vec<OnceLock<Bound<'a>>>,
 }
+
+type Bound<'a> = Result<Box<dyn Val + 'a>, &'static str>;
 
 impl<'a> Record<'a> {
     pub(super) fn new(columns: &'a [&'a Column], row: usize) -> Self {
-        Self { columns, row, unbindable: Mutex::new(None) }
+        Self { columns, row, values: columns.iter().map(|_| OnceLock::new()).collect() }
+    }
+
+    /// Returns how many bytes the texts of the record have.
+    pub(super) fn text_bytes(&self) -> usize {
+        let texts = self.columns.iter().filter(|column| {
+            matches!(column.field_type, FieldType::Text | FieldType::Json)
+                && column.values.is_valid(self.row)
+        });
+        texts.map(|column| column.values.as_string::<i32>().value(self.row).len()).sum()
     }
 
     /// Returns why a field could not become a value.
     pub(super) fn unbindable(&self) -> Option<String> {
-        self.unbindable.lock().ok().and_then(|reason| reason.clone())
+        self.columns.iter().zip(&self.values).find_map(|(column, value)| {
+            let reason = value.get()?.as_ref().err()?;
+            Some(format!("`{}` {reason}", column.name))
+        })
     }
 }
 
 impl VariableResolver for Record<'_> {
     fn resolve<'b>(&'b self, variable: &str) -> Option<CowVal<'b, 'b>> {
-        let column = self.columns.iter().find(|column| column.name == variable)?;
-        match value(column, self.row) {
-            Ok(value) => Some(CowVal::Owned(value)),
-            Err(reason) => {
-                if let Ok(mut unbindable) = self.unbindable.lock() {
-                    *unbindable = Some(format!("`{variable}` {reason}"));
-                }
-                Some(CowVal::owned(CelNull))
-            }
-        }
+        let index = self.columns.iter().position(|column| column.name == variable)?;
+        let bound = self.values[index].get_or_init(|| value(self.columns[index], self.row));
+        Some(match bound {
+            Ok(value) => CowVal::Borrowed(&**value),
+            Err(_) => CowVal::owned(CelNull),
+        })
     }
 }
 

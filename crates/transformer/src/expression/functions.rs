@@ -22,11 +22,12 @@ use spec::format::Format;
 use super::{
     bind::MAX_LIST,
     decimal::{DECIMAL, Decimal, MAX_DIGITS},
+    work::MAX_TEXT,
 };
 use crate::steps::hexadecimal;
 
-/// Largest text that a function makes.
-const MAX_TEXT: usize = 1 << 20;
+/// Takes the place of CEL's `matches`, which reads its pattern anew for every record.
+pub(super) const MATCHES: &str = "@matches";
 const MICROS_PER_SECOND: i64 = 1_000_000;
 const MICROS_PER_DAY: i64 = 86_400 * MICROS_PER_SECOND;
 
@@ -38,7 +39,7 @@ pub(super) fn register(env: &mut Env) -> Result<(), DeclarationError> {
     let text = || STRING_TYPE;
     let time = || TIMESTAMP_TYPE;
     let int = || INT_TYPE;
-    let both: [(&str, Vec<Type>, Function); 27] = [
+    let both: [(&str, Vec<Type>, Function); 28] = [
         ("lower", vec![text()], |a| made(text_of(&a, 0).to_lowercase())),
         ("upper", vec![text()], |a| made(text_of(&a, 0).to_uppercase())),
         ("trim", vec![text()], |a| made(text_of(&a, 0).trim().to_owned())),
@@ -49,6 +50,7 @@ pub(super) fn register(env: &mut Env) -> Result<(), DeclarationError> {
         ("substring", vec![text(), int(), int()], substring),
         ("indexOf", vec![text(), text()], index_of),
         ("join", vec![LIST_TYPE, text()], join),
+        (MATCHES, vec![text(), text()], matches),
         ("matches_whole", vec![text(), text()], matches_whole),
         ("sha256", vec![text()], |a| sha256(text_of(&a, 0).as_bytes())),
         ("sha256", vec![BYTES_TYPE], |a| match a[0].downcast_ref::<CelBytes<'_>>() {
@@ -219,25 +221,44 @@ fn join<'b, 'v>(a: Arguments<'b, 'v>) -> Outcome<'b, 'v> {
     made(joined)
 }
 
-fn matches_whole<'b, 'v>(a: Arguments<'b, 'v>) -> Outcome<'b, 'v> {
-    thread_local! {
-        static PATTERNS: RefCell<HashMap<String, Option<regex::Regex>>> = RefCell::default();
-    }
-    let pattern = text_of(&a, 1);
-    let matched = PATTERNS.with_borrow_mut(|known| {
+thread_local! {
+    static PATTERNS: Patterns = Patterns::default();
+    static WHOLE_PATTERNS: Patterns = Patterns::default();
+}
+
+/// Patterns that were read before.
+#[derive(Default)]
+struct Patterns(RefCell<HashMap<String, Option<regex::Regex>>>);
+
+impl Patterns {
+    fn is_match<'b, 'v>(
+        &self,
+        function: &str,
+        a: &Arguments<'b, 'v>,
+        read: impl FnOnce(&str) -> Option<regex::Regex>,
+    ) -> Outcome<'b, 'v> {
+        let mut known = self.0.borrow_mut();
         // Patterns may come from records.
         if known.len() > 64 {
             known.clear();
         }
-        known
-            .entry(pattern.to_owned())
-            .or_insert_with(|| spec::format::whole_text(pattern).ok())
-            .as_ref()
-            .map(|pattern| pattern.is_match(text_of(&a, 0)))
-    });
-    let matched =
-        matched.ok_or_else(|| failed("matches_whole", "the pattern is no regular expression"))?;
-    Ok(CowVal::owned(CelBool::from(matched)))
+        let pattern = text_of(a, 1);
+        let pattern = known.entry(pattern.to_owned()).or_insert_with(|| read(pattern));
+        let pattern = pattern.as_ref();
+        let pattern =
+            pattern.ok_or_else(|| failed(function, "the pattern is no regular expression"))?;
+        Ok(CowVal::owned(CelBool::from(pattern.is_match(text_of(a, 0)))))
+    }
+}
+
+fn matches<'b, 'v>(a: Arguments<'b, 'v>) -> Outcome<'b, 'v> {
+    PATTERNS.with(|known| known.is_match(MATCHES, &a, |pattern| regex::Regex::new(pattern).ok()))
+}
+
+fn matches_whole<'b, 'v>(a: Arguments<'b, 'v>) -> Outcome<'b, 'v> {
+    WHOLE_PATTERNS.with(|known| {
+        known.is_match("matches_whole", &a, |pattern| spec::format::whole_text(pattern).ok())
+    })
 }
 
 fn sha256<'b, 'v>(bytes: &[u8]) -> Outcome<'b, 'v> {

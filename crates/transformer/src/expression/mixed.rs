@@ -8,13 +8,13 @@ use std::cmp::Ordering;
 use cel::{
     DeclarationError, Env, ExecutionError,
     common::{
-        ast::{EntryExpr, Expr, IdedExpr, operators},
+        ast::operators,
         types::{CelBool, CelList, DYN_TYPE},
         value::{CowVal, Val},
     },
 };
 
-use super::decimal::Decimal;
+use super::{decimal::Decimal, work};
 
 type Arguments<'b, 'v> = Vec<CowVal<'b, 'v>>;
 type Outcome<'b, 'v> = Result<CowVal<'b, 'v>, ExecutionError>;
@@ -41,54 +41,9 @@ pub(super) fn register(env: &mut Env) -> Result<(), DeclarationError> {
     Ok(())
 }
 
-/// Replaces the operators of an expression.
-pub(super) fn rewrite(mut expression: IdedExpr) -> IdedExpr {
-    replace(&mut expression);
-    expression
-}
-
-fn replace(expression: &mut IdedExpr) {
-    match &mut expression.expr {
-        Expr::Unspecified | Expr::Literal(_) | Expr::Ident(_) => {}
-        Expr::Call(call) => {
-            if call.args.len() == 2
-                && let Some((_, name, _)) =
-                    OPERATORS.iter().find(|(operator, ..)| *operator == call.func_name)
-            {
-                (*name).clone_into(&mut call.func_name);
-            }
-            call.target.iter_mut().for_each(|target| replace(target));
-            call.args.iter_mut().for_each(replace);
-        }
-        Expr::Select(select) => replace(&mut select.operand),
-        Expr::List(list) => list.elements.iter_mut().for_each(replace),
-        Expr::Map(map) => map.entries.iter_mut().for_each(|entry| replace_entry(&mut entry.expr)),
-        Expr::Struct(object) => {
-            object.entries.iter_mut().for_each(|entry| replace_entry(&mut entry.expr));
-        }
-        Expr::Comprehension(comprehension) => {
-            replace(&mut comprehension.iter_range);
-            replace(&mut comprehension.accu_init);
-            replace(&mut comprehension.loop_cond);
-            // What a macro adds to its list stays the list's own operator.
-            if let Expr::Call(call) = &mut comprehension.loop_step.expr {
-                call.args.iter_mut().for_each(replace);
-            } else {
-                replace(&mut comprehension.loop_step);
-            }
-            replace(&mut comprehension.result);
-        }
-    }
-}
-
-fn replace_entry(entry: &mut EntryExpr) {
-    match entry {
-        EntryExpr::StructField(field) => replace(&mut field.value),
-        EntryExpr::MapEntry(pair) => {
-            replace(&mut pair.key);
-            replace(&mut pair.value);
-        }
-    }
+/// Returns the call that takes the place of an operator.
+pub(super) fn replacement(operator: &str) -> Option<&'static str> {
+    OPERATORS.iter().find(|(name, ..)| *name == operator).map(|(_, call, _)| *call)
 }
 
 fn boolean<'b, 'v>(value: bool) -> CowVal<'b, 'v> {
@@ -112,7 +67,7 @@ fn plus<'b, 'v>(arguments: Arguments<'b, 'v>) -> Outcome<'b, 'v> {
         return Ok(CowVal::owned(left.plus(right)?));
     }
     let adder = left.as_adder().ok_or_else(|| unfit("+", left, right))?;
-    Ok(CowVal::Owned(adder.add(right)?.into_owned()))
+    work::grown(CowVal::Owned(adder.add(right)?.into_owned()))
 }
 
 fn minus<'b, 'v>(arguments: Arguments<'b, 'v>) -> Outcome<'b, 'v> {

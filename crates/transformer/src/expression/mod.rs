@@ -7,6 +7,8 @@ mod decimal;
 mod functions;
 mod mixed;
 mod results;
+mod rewrite;
+mod work;
 
 use std::sync::{Arc, OnceLock};
 
@@ -20,7 +22,8 @@ pub(crate) use results::Results;
 /// An expression, ready for many batches.
 pub(crate) struct Evaluator {
     expression: Expression,
-    /// The same expression where decimals may meet other numbers.
+    plain: IdedExpr,
+    /// The same where decimals may meet other numbers.
     mixed: IdedExpr,
     makes_decimals: bool,
     env: Arc<Env>,
@@ -46,8 +49,10 @@ impl Evaluator {
         let references = program.references();
         let makes_decimals =
             ["decimal", "divide", "round"].iter().any(|name| references.has_function(name));
-        let mixed = mixed::rewrite(program.expression().clone());
-        Ok(Self { mixed, makes_decimals, expression, env: environment() })
+        let written = program.expression();
+        let plain = rewrite::rewrite(written.clone(), false);
+        let mixed = rewrite::rewrite(written.clone(), true);
+        Ok(Self { plain, mixed, makes_decimals, expression, env: environment() })
     }
 
     /// Returns the names that the expression refers to.
@@ -66,13 +71,15 @@ impl Evaluator {
             || columns.iter().any(|column| {
                 matches!(column.field_type, FieldType::Decimal { .. } | FieldType::Json)
             });
-        let tree = if mixes { &self.mixed } else { self.expression.program().expression() };
+        let tree = if mixes { &self.mixed } else { &self.plain };
         for row in 0..table.len() {
             let record = bind::Record::new(&columns, row);
             let mut context = Context::with_env(Arc::clone(&self.env));
             context.set_variable_resolver(&record);
+            work::begin(record.text_bytes());
             let result = cel::Value::resolve_val(tree, &context);
-            let result = match (record.unbindable(), result) {
+            let refusal = work::exhausted().then(too_much).or_else(|| record.unbindable());
+            let result = match (refusal, result) {
                 (Some(reason), _) => Err(Failure(reason)),
                 (None, Ok(value)) => Ok(Evaluated(value)),
                 (None, Err(error)) => Err(Failure(explain(&error))),
@@ -102,8 +109,16 @@ fn environment() -> Arc<Env> {
         let mut env = Env::stdlib();
         functions::register(&mut env).expect("every function is declared once");
         mixed::register(&mut env).expect("every operator is declared once");
+        work::register(&mut env).expect("it is declared once");
         Arc::new(env)
     }))
+}
+
+fn too_much() -> String {
+    format!(
+        "the expression takes more than {} steps; give it shorter lists and texts, or fewer loops",
+        work::MAX_STEPS
+    )
 }
 
 /// Tells why an evaluation failed. Errors of the library may hold values, so only what comes from

@@ -147,6 +147,53 @@ fn a_long_list_is_refused() {
 }
 
 #[test]
+fn an_expression_that_takes_too_long_is_refused() {
+    let list = format!("[{}1]", "1,".repeat(999));
+    let text = "x".repeat(200 << 10);
+    let looks = |name: &str| vec![format!("{name} == 'y'"); 25].join(" || ");
+    for (source, costs_too_much) in [
+        ("list.all(x, x > 0)", false),
+        ("list.filter(x, x > 0).map(x, x * 2 + 1).all(x, x == 3)", false),
+        ("list.exists(x, list.exists(y, x + y > 2))", true),
+        ("list.map(x, list.filter(y, y > x).size()).size() > 0", true),
+        ("list.all(x, list.exists(y, x + y == 2)) || true", true),
+        ("list.all(x, text.lower().contains('y'))", false),
+        (&format!("[1, 2].all(x, {} || true)", looks("text")), false),
+        (&format!("list.all(x, {} || true)", looks("text")), true),
+        ("[list.all(x, list.all(y, list[x] == list[y])), true].exists(x, x)", true),
+    ] {
+        let values: ArrayRef = Arc::new(StringArray::from(vec![list.clone()]));
+        let texts: ArrayRef = Arc::new(StringArray::from(vec![text.clone()]));
+        let columns =
+            vec![column("list", FieldType::Json, values), column("text", FieldType::Text, texts)];
+        Evaluator::new(source).unwrap().each(&Table::new(columns, 1), |_, result| {
+            match (result, costs_too_much) {
+                (Ok(_), false) => {}
+                (Err(Failure(reason)), true) => {
+                    assert!(reason.contains("more than 1000000 steps"), "{source}: {reason}");
+                }
+                (Ok(_), true) => panic!("{source} was evaluated"),
+                (Err(Failure(reason)), false) => panic!("{source}: {reason}"),
+            }
+        });
+    }
+}
+
+#[test]
+fn what_grows_is_bounded() {
+    let doubled = |times: usize, start: &str| {
+        (0..times).fold(start.to_owned(), |inner, _| format!("[{inner}].map(t, t + t)[0]"))
+    };
+    assert!(first(&format!("{}.size()", doubled(5, "name")), "integer").parse::<u32>().is_ok());
+    let text = doubled(4, "'0123456789'.replace('0', name + name + name + name)");
+    let long = format!("replace('{}', '0', {text})", "0".repeat(1000));
+    let found = first(&format!("({long} + {long}).size()"), "integer");
+    assert!(found.contains("`+` failed: the result is too long"), "{found}");
+    let found = first(&format!("{}.size()", doubled(7, "[1,2,3,4,5,6,7,8,9]")), "integer");
+    assert!(found.contains("`+` failed: the list has more than 1000 items"), "{found}");
+}
+
+#[test]
 fn every_declared_function_exists() {
     let env = environment();
     let undeclared: Vec<_> = FUNCTIONS
