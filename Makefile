@@ -1,7 +1,7 @@
 # `make demo` runs the main job on real data, `make test` passes all tests, `make lint` checks the
 # rest. Tools are fetched once into .tools/.
 .POSIX:
-.PHONY: demo cluster test fuzz lint chart chart-snapshots sbom bench memory build
+.PHONY: demo cluster upgrade test fuzz lint chart chart-snapshots sbom bench memory build
 
 BIN := target/debug/tributary
 VENV := .tools/venv
@@ -50,6 +50,10 @@ sbom:
 
 cluster: build $(NATS) $(HISTORY)
 	target/debug/cluster
+
+# From the last release, or FROM a revision.
+upgrade: build $(NATS)
+	@deploy/tools/upgrade.sh $(FROM)
 
 bench: $(NATS)
 	cargo build --locked --release --workspace --bins

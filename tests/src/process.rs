@@ -76,6 +76,11 @@ impl Process {
         self.environment.retain(|(other, _)| other != name);
     }
 
+    /// Runs another program in the next life.
+    pub fn run_program(&mut self, program: PathBuf) {
+        self.program = program;
+    }
+
     /// Starts the process, after killing it if it runs.
     ///
     /// # Panics

@@ -25,7 +25,8 @@ pub(crate) static SQLITE_MIGRATIONS: LazyLock<Migrator> =
     LazyLock::new(|| tolerant(sqlx::migrate!("./migrations/sqlite")));
 
 /// Lets the tables be those of a later version: while services are replaced one by one, earlier ones
-/// start again on tables that are migrated already. Migrations only add within a release.
+/// start again on tables that are migrated already, and after a rollback all of them do. Migrations
+/// only add.
 fn tolerant(mut migrations: Migrator) -> Migrator {
     migrations.set_ignore_missing(true);
     migrations
