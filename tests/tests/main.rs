@@ -22,6 +22,7 @@ mod push;
 mod python;
 mod quotas;
 mod readme;
+mod renewal;
 mod repetition;
 mod replicas;
 mod rotation;

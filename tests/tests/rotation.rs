@@ -126,7 +126,7 @@ impl House {
 }
 
 /// Makes keys where there are none, and returns the users of the broker.
-fn users(keys: &Path) -> String {
+pub(crate) fn users(keys: &Path) -> String {
     let mut command = Command::new(binary());
     command.args(["broker-users", "--prefix", "story", "--keys"]).arg(keys);
     let output = command.output().unwrap();

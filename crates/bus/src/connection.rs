@@ -166,6 +166,18 @@ impl Bus {
         }
     }
 
+    /// Opens what [`SealKeys::seal_text`] has sealed for a place; another text is returned as it is.
+    ///
+    /// # Errors
+    ///
+    /// As [`Bus::open`].
+    pub fn open_text(&self, place: &str, sealed: &str) -> Result<String, OpenError> {
+        match self.seal_keys() {
+            Some(keys) => keys.open_text(place, sealed),
+            None => seal::open_text_without_keys(sealed),
+        }
+    }
+
     /// Sends what is still to be sent and closes the connection.
     pub async fn close(&self) {
         if let Err(error) = self.client().drain().await {

@@ -5,7 +5,7 @@ use std::{
 
 use async_nats::jetstream::kv::{self, Store};
 use bytes::Bytes;
-use futures::TryStreamExt;
+use futures::{TryStream, TryStreamExt};
 use tokio::sync::Mutex;
 
 use crate::{Bucket, Bus, BusError, Watch, backoff::Backoff, error::Cause};
@@ -161,13 +161,25 @@ impl KeyValue {
         .await
     }
 
+    /// Returns all keys one after the other: there may be very many of them.
+    pub(crate) async fn each_key(
+        &self,
+    ) -> Result<impl TryStream<Ok = String, Error = BusError> + use<>, BusError> {
+        let keys = self.patiently("list keys", |store| async move { Ok(store.keys().await?) });
+        Ok(keys.await?.map_err(|error| BusError::new("list keys", error)))
+    }
+
+    pub(crate) fn bucket(&self) -> Bucket {
+        self.bucket
+    }
+
     /// Follows all keys: first their values as they stand, then every change.
     #[must_use]
     pub fn watch(&self) -> Watch {
         Watch::new(self.bus.clone(), self.bucket)
     }
 
-    async fn patiently<T, F: Future<Output = Result<T, Cause>>>(
+    pub(crate) async fn patiently<T, F: Future<Output = Result<T, Cause>>>(
         &self,
         action: &str,
         operation: impl Fn(Store) -> F,

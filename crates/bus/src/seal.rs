@@ -22,6 +22,7 @@ use base64::{
     engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
 };
 use bytes::Bytes;
+use model::PipelineName;
 use rand::Rng;
 use ring::{
     aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey},
@@ -156,9 +157,8 @@ impl SealKeys {
     ///
     /// As [`SealKeys::open`].
     pub fn open_text(&self, place: &str, sealed: &str) -> Result<String, OpenError> {
-        let Some(encoded) = sealed.strip_prefix(TEXT_MARK) else { return Ok(sealed.to_owned()) };
-        let bytes = URL_SAFE_NO_PAD.decode(encoded).map_err(|_| OpenError::Damaged)?;
-        let text = self.open(place, bytes.into())?;
+        let Some(bytes) = sealed_text(sealed) else { return Ok(sealed.to_owned()) };
+        let text = self.open(place, bytes?.into())?;
         String::from_utf8(text.into()).map_err(|_| OpenError::Damaged)
     }
 
@@ -185,6 +185,38 @@ impl SealKeys {
             .len();
         text.truncate(opened);
         Ok(text.into())
+    }
+
+    /// Seals what was sealed for a place with an older key, or not at all, with the newest one;
+    /// `None`: it is sealed with that one already.
+    ///
+    /// # Errors
+    ///
+    /// As [`SealKeys::open`].
+    pub fn renew(&self, place: &str, kept: &Bytes) -> Result<Option<Bytes>, OpenError> {
+        if self.is_newest(kept) {
+            return Ok(None);
+        }
+        Ok(Some(self.seal(place, &self.open(place, kept.clone())?)))
+    }
+
+    /// Seals what [`SealKeys::seal_text`] has sealed for a place with an older key with the newest
+    /// one; `None`: it is sealed with that one already, or not sealed.
+    ///
+    /// # Errors
+    ///
+    /// As [`SealKeys::open`].
+    pub fn renew_text(&self, place: &str, kept: &str) -> Result<Option<String>, OpenError> {
+        match sealed_text(kept).transpose()? {
+            Some(bytes) if !self.is_newest(&bytes) => {
+                Ok(Some(self.seal_text(place, &self.open_text(place, kept)?)))
+            }
+            Some(_) | None => Ok(None),
+        }
+    }
+
+    fn is_newest(&self, sealed: &[u8]) -> bool {
+        matches!(Parts::of(sealed), Some(Ok(parts)) if parts.id == self.newest().0)
     }
 
     /// Returns what stands for a text that nobody may read: always the same as long as the first
@@ -224,11 +256,45 @@ impl SealKeys {
     }
 }
 
+/// What the cursors of a pipeline are sealed for.
+#[must_use]
+pub fn cursor_place(pipeline: &PipelineName) -> String {
+    format!("cursor/{pipeline}")
+}
+
+/// Returns the id of the key that a text is sealed with, whether it is a text of
+/// [`SealKeys::seal`] or of [`SealKeys::seal_text`]; `None`: it is not sealed, or damaged.
+#[must_use]
+pub fn sealed_with(kept: &[u8]) -> Option<String> {
+    let bytes = match std::str::from_utf8(kept).ok().and_then(sealed_text) {
+        Some(bytes) => bytes.ok()?,
+        None => kept.to_vec(),
+    };
+    Some(Parts::of(&bytes)?.ok()?.id.to_owned())
+}
+
+/// Returns the bytes of what [`SealKeys::seal_text`] has made; `None`: it has not made it.
+fn sealed_text(text: &str) -> Option<Result<Vec<u8>, OpenError>> {
+    let encoded = text.strip_prefix(TEXT_MARK)?;
+    Some(URL_SAFE_NO_PAD.decode(encoded).map_err(|_| OpenError::Damaged))
+}
+
 /// Returns a text that is not sealed.
 pub(crate) fn open_without_keys(text: Bytes) -> Result<Bytes, OpenError> {
     match Parts::of(&text) {
         None => Ok(text),
         Some(parts) => Err(OpenError::NoKey { id: parts?.id.to_owned() }),
+    }
+}
+
+/// Returns a text that is not sealed.
+pub(crate) fn open_text_without_keys(text: &str) -> Result<String, OpenError> {
+    match sealed_text(text) {
+        None => Ok(text.to_owned()),
+        Some(bytes) => Err(match sealed_with(&bytes?) {
+            Some(id) => OpenError::NoKey { id },
+            None => OpenError::Damaged,
+        }),
     }
 }
 
@@ -430,6 +496,32 @@ mod tests {
         age(&keys);
         assert_ne!(sealed, keys.seal_text("cursor/shop", "ada@example.com"));
         assert_eq!(keys.open_text("cursor/shop", &sealed).unwrap(), "ada@example.com");
+    }
+
+    #[test]
+    fn what_an_older_key_has_sealed_is_sealed_anew() {
+        let folder = folder(&[("a", 7)]);
+        let keys = SealKeys::read(folder.path()).unwrap();
+        let (plain, old) = (Bytes::from_static(b"ada"), keys.seal("sent/shop", b"ada"));
+        let old_text = keys.seal_text("cursor/shop", "ada");
+        assert_eq!(keys.renew("sent/shop", &old), Ok(None));
+        assert_eq!(keys.renew_text("cursor/shop", &old_text), Ok(None));
+        assert_eq!(sealed_with(&keys.renew("sent/shop", &plain).unwrap().unwrap()).unwrap(), "a");
+        add(&folder, "b", 8);
+        age(&keys);
+        assert_eq!((sealed_with(&old).unwrap(), sealed_with(&plain)), ("a".to_owned(), None));
+        let new = keys.renew("sent/shop", &old).unwrap().unwrap();
+        let new_text = keys.renew_text("cursor/shop", &old_text).unwrap().unwrap();
+        assert_eq!(keys.renew_text("cursor/shop", "17"), Ok(None));
+        assert_eq!(keys.renew_text("cursor/shop", "sealed:?"), Err(OpenError::Damaged));
+        assert_eq!(keys.renew("sent/crm", &old), Err(OpenError::Damaged));
+        fs::remove_file(folder.path().join("a")).unwrap();
+        age(&keys);
+        assert_eq!(keys.open("sent/shop", new).unwrap(), plain);
+        assert_eq!(keys.open_text("cursor/shop", &new_text).unwrap(), "ada");
+        assert_eq!(sealed_with(new_text.as_bytes()).unwrap(), "b");
+        let missing = OpenError::NoKey { id: "a".to_owned() };
+        assert_eq!(keys.renew("sent/shop", &old), Err(missing));
     }
 
     #[test]

@@ -1,14 +1,16 @@
 //! Cursors of a source whose records hold personal data: they may hold values of a key, and are kept
-//! by the scheduler.
+//! by the scheduler. A pipeline that has no `pii` any more starts with a sealed one.
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use bus::{OpenError, SealKeys};
+use bus::{Bus, OpenError, cursor_place};
 use connect::{Chunk, Error, Limits, Part, PartCursor, Parts, Reader, Source, Stream, Usage};
-use model::{PipelineName, Schema};
+use model::Schema;
+use spec::Pipeline;
 
-/// A source whose cursors leave it sealed.
+/// A source that takes sealed cursors, and whose cursors leave it sealed if its records hold personal
+/// data.
 pub(crate) struct SealedCursors {
     source: Arc<dyn Source>,
     seal: Seal,
@@ -17,18 +19,22 @@ pub(crate) struct SealedCursors {
 /// Seals the cursors of one pipeline. The same cursor is always sealed to the same text.
 #[derive(Clone)]
 struct Seal {
-    keys: SealKeys,
+    bus: Bus,
     place: String,
+    seals: bool,
 }
 
 impl Seal {
-    fn seal(&self, cursor: &str) -> String {
-        // The beginning has to be recognised.
-        if cursor.is_empty() { String::new() } else { self.keys.seal_text(&self.place, cursor) }
+    fn seal(&self, cursor: String) -> String {
+        match self.bus.seal_keys() {
+            // The beginning has to be recognised.
+            Some(keys) if self.seals && !cursor.is_empty() => keys.seal_text(&self.place, &cursor),
+            Some(_) | None => cursor,
+        }
     }
 
     fn open(&self, sealed: &str) -> Result<String, Error> {
-        let opened = self.keys.open_text(&self.place, sealed);
+        let opened = self.bus.open_text(&self.place, sealed);
         opened.map_err(|error| match &error {
             OpenError::NoKey { .. } => {
                 Error::retry("the cursor cannot be opened", "add the key to `seal_keys`")
@@ -44,8 +50,9 @@ impl Seal {
 }
 
 impl SealedCursors {
-    pub(crate) fn new(source: Arc<dyn Source>, keys: &SealKeys, pipeline: &PipelineName) -> Self {
-        Self { source, seal: Seal { keys: keys.clone(), place: format!("cursor/{pipeline}") } }
+    pub(crate) fn new(source: Arc<dyn Source>, bus: &Bus, pipeline: &Pipeline) -> Self {
+        let place = cursor_place(&pipeline.name);
+        Self { source, seal: Seal { bus: bus.clone(), place, seals: !pipeline.pii.is_empty() } }
     }
 }
 
@@ -71,7 +78,7 @@ impl Source for SealedCursors {
         let Parts { with_news, gone, notes } = self.source.parts(&opened, full).await?;
         let with_news = with_news
             .into_iter()
-            .map(|part| Part { cursor: self.seal.seal(&part.cursor), ..part })
+            .map(|part| Part { cursor: self.seal.seal(part.cursor), ..part })
             .collect();
         Ok(Parts { with_news, gone, notes })
     }
@@ -107,7 +114,7 @@ struct SealedReader {
 impl Reader for SealedReader {
     async fn next(&mut self) -> Result<Option<Chunk>, Error> {
         let chunk = self.reader.next().await?;
-        Ok(chunk.map(|chunk| Chunk { cursor: self.seal.seal(&chunk.cursor), ..chunk }))
+        Ok(chunk.map(|chunk| Chunk { cursor: self.seal.seal(chunk.cursor), ..chunk }))
     }
 
     fn usage(&self) -> Usage {

@@ -232,12 +232,7 @@ impl Service {
         let schema = pipeline.schema.as_ref();
         let source = (self.sources)(pipeline, schema, accepted_fields, work.options.clone())
             .map_err(|error| stopped(&error))?;
-        Ok(match self.bus.seal_keys() {
-            Some(keys) if !pipeline.pii.is_empty() => {
-                Arc::new(SealedCursors::new(source, keys, &pipeline.name))
-            }
-            Some(_) | None => source,
-        })
+        Ok(Arc::new(SealedCursors::new(source, &self.bus, pipeline)))
     }
 }
 

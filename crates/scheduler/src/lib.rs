@@ -24,6 +24,7 @@ mod pushes;
 mod questions;
 mod reconcile;
 mod refused;
+mod renewal;
 mod replay;
 mod scaling;
 mod sealing;
@@ -43,6 +44,7 @@ use tokio_util::sync::CancellationToken;
 pub use access::{AccessConfig, Mode, OidcConfig, Role, TokenAlgorithm};
 pub use config::{Config, Database, InvalidConfig};
 pub use prepare::{inspect_database, prepare};
+pub use renewal::{Kept, Resealed, reseal};
 
 use crate::core::Scheduler;
 

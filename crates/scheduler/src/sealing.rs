@@ -128,7 +128,8 @@ async fn revisions(
     Ok(found.iter().map(|revision| scheduler.parsed(revision).ok()).collect())
 }
 
-fn place(pipeline: &PipelineName) -> String {
+/// What the quarantine's records of a pipeline are sealed for.
+pub(crate) fn place(pipeline: &PipelineName) -> String {
     format!("quarantine/{pipeline}")
 }
 

@@ -20,6 +20,7 @@ mod replay;
 mod run;
 mod runs;
 mod schedules;
+mod sealed;
 mod settle;
 mod shared;
 mod store;
@@ -42,5 +43,6 @@ pub use run::{
     Books, NewRun, NewRunTarget, Range, Run, RunState, SweepState, TargetBooks, Trigger, Usage,
 };
 pub use schedules::{Schedule, Skip, Taken};
+pub use sealed::{KeptRecord, SealedCursor};
 pub use store::Store;
 pub use tokens::Token;

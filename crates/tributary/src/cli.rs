@@ -102,6 +102,12 @@ pub(crate) enum Command {
     /// Keys that are there stay, so that it is repeated after an upgrade. The file of a service,
     /// `<service>.nk`, is what its setting `bus.credentials` names.
     BrokerUsers(BrokerUsers),
+    /// Seal everything that is kept with the newest of the `seal_keys`, and tell which older ones can
+    /// be removed.
+    ///
+    /// Takes the settings of the scheduler. Services may run meanwhile. Ends with 1 as long as
+    /// something is sealed with another key, or damaged; repeating it goes on.
+    Reseal(Service),
     /// Check settings, broker, streams, database, clocks and certificates, and tell how to mend what
     /// is wrong.
     ///

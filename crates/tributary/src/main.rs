@@ -7,6 +7,7 @@ mod doctor;
 mod failure;
 mod output;
 mod prepare;
+mod reseal;
 mod service;
 mod up;
 
@@ -42,6 +43,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Loader(options) => service::loader(options).await,
         Command::BrokerUsers(options) => broker_users::run(&options),
         Command::Prepare(options) => prepare::run(options).await,
+        Command::Reseal(options) => reseal::run(options, cli.global.output).await,
         Command::Doctor(options) => doctor::run(options, cli.global.output).await,
         Command::Completions { shell } => output::completions(shell),
         command => client::run(command, &cli.global).await,

@@ -52,6 +52,7 @@ pub(crate) async fn run(command: Command, global: &Global) -> Result<(), Failure
         | Command::BrokerUsers(_)
         | Command::Prepare(_)
         | Command::Doctor(_)
+        | Command::Reseal(_)
         | Command::Completions { .. } => Err(Failure::new("this command asks no server", "", "")),
     }
 }

@@ -6,7 +6,7 @@ pub(crate) mod json;
 pub(crate) mod polls;
 pub(crate) mod progress;
 pub(crate) mod quotas;
-mod table;
+pub(crate) mod table;
 pub(crate) mod text;
 
 use std::io::{self, Write};

@@ -371,11 +371,13 @@ impl Ledger {
         // Somebody may have taken the claim over when it seemed to have no owner any more.
         while self.memory.put(&ticket.key, value.clone(), revision).await? == Put::Conflict {
             let found = self.memory.get(&ticket.key).await?;
-            let newer = match &found {
-                Some(found) => read(&found.value)?.sent.is_some_and(|sent| sent.version >= version),
-                None => false,
-            };
-            if newer || ticket.known.sent.as_ref().is_none_or(|sent| sent.version != version) {
+            let known = found.as_ref().map(|found| read(&found.value)).transpose()?;
+            let known = known.unwrap_or_default();
+            // It was written anew, and says the same.
+            let is_held = known.claim.is_some_and(|claim| claim.holder == self.holder);
+            let newer = known.sent.is_some_and(|sent| sent.version >= version);
+            let tells = ticket.known.sent.as_ref().is_some_and(|sent| sent.version == version);
+            if !is_held && (newer || !tells) {
                 return Ok(());
             }
             revision = found.map(|found| found.revision);
@@ -509,6 +511,26 @@ mod tests {
         let known = memory.get("p.t.k").await.unwrap().unwrap();
         let values = read(&known.value).unwrap().sent.unwrap().values.unwrap();
         assert_eq!(Value::Object(values), json!({"a": 2, "b": 5}));
+    }
+
+    #[tokio::test]
+    async fn a_claim_that_was_written_anew_is_given_back_all_the_same() {
+        let memory: Arc<LocalMemory> = Arc::default();
+        let ledger = ledger(&memory, false, false);
+        let fact = item(json!({"a": 1}), Operation::Upsert);
+        for confirms in [false, true] {
+            let ticket = go(&ledger, &fact).await;
+            let kept = memory.get("p.t.k").await.unwrap().unwrap();
+            memory.put("p.t.k", kept.value, Some(kept.revision)).await.unwrap();
+            if confirms {
+                ledger.confirm(ticket, &fact).await.unwrap();
+            } else {
+                ledger.release(ticket, &fact).await.unwrap();
+            }
+            let known = memory.get("p.t.k").await.unwrap().unwrap();
+            assert!(read(&known.value).unwrap().claim.is_none(), "confirmed: {confirms}");
+        }
+        assert!(matches!(ledger.claim(&fact).await.unwrap(), Claimed::Settled(true)));
     }
 
     #[tokio::test]
