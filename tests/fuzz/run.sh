@@ -16,7 +16,7 @@ host=$(rustc -vV | sed -n 's/^host: //p')
 cargo build --locked --quiet --target "$host" --bins
 mkdir -p "$CARGO_TARGET_DIR/found"
 
-[ $# -gt 0 ] || set -- pipeline expression text object csv json message
+[ $# -gt 0 ] || set -- pipeline expression text object csv json message answer webhook copy log sealed
 for name in "$@"; do
     seeds=seeds/$name
     [ "$name" = pipeline ] && seeds=$root/crates/spec/tests

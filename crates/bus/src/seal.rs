@@ -158,7 +158,10 @@ impl SealKeys {
     /// As [`SealKeys::open`].
     pub fn open_text(&self, place: &str, sealed: &str) -> Result<String, OpenError> {
         let Some(bytes) = sealed_text(sealed) else { return Ok(sealed.to_owned()) };
-        let text = self.open(place, bytes?.into())?;
+        let bytes = bytes?;
+        // Such a text holds nothing that was written before there were keys.
+        Parts::of(&bytes).ok_or(OpenError::Damaged)??;
+        let text = self.open(place, bytes.into())?;
         String::from_utf8(text.into()).map_err(|_| OpenError::Damaged)
     }
 
@@ -491,7 +494,9 @@ mod tests {
         assert_eq!(keys.open_text("cursor/shop", &sealed).unwrap(), "ada@example.com");
         assert_eq!(keys.open_text("cursor/crm", &sealed), Err(OpenError::Damaged));
         assert_eq!(keys.open_text("cursor/shop", "17").unwrap(), "17");
-        assert_eq!(keys.open_text("cursor/shop", "sealed:?"), Err(OpenError::Damaged));
+        for damaged in ["sealed:?", "sealed:", "sealed:YWRh"] {
+            assert_eq!(keys.open_text("cursor/shop", damaged), Err(OpenError::Damaged));
+        }
         add(&folder, "b", 8);
         age(&keys);
         assert_ne!(sealed, keys.seal_text("cursor/shop", "ada@example.com"));

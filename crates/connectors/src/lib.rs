@@ -20,6 +20,15 @@ use std::sync::Arc;
 use connect::Error;
 use model::Schema;
 
+/// Decoders of what other systems send, for the fuzz targets.
+#[cfg(feature = "fuzz")]
+pub mod fuzz {
+    pub use crate::{
+        http::fuzz::read_answer,
+        postgres::{fuzz::read_copy, read_log},
+    };
+}
+
 /// Looks up environment variables, for secret references.
 pub type Variables = Arc<dyn Fn(&str) -> Option<String> + Send + Sync>;
 

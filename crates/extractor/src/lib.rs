@@ -26,6 +26,12 @@ use tokio_util::sync::CancellationToken;
 pub use config::{Config, InvalidConfig};
 pub use push::{IngestConfig, Listeners, PushConfig};
 
+/// How webhooks are read, for the fuzz targets.
+#[cfg(feature = "fuzz")]
+pub mod fuzz {
+    pub use crate::push::fuzz::read_request;
+}
+
 /// Builds the source of a pipeline for a schema, the names of accepted fields and what the run was
 /// started with, as [`connectors::source`] does.
 pub type Sources = Arc<

@@ -3,8 +3,10 @@
 use std::{fs, path::PathBuf};
 
 use arrow_array::StringArray;
+use bytes::Bytes;
 use connect::{Limits, Source};
 use connectors::pushed::{Gathering, Object};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use model::{Ids, Records};
 
 /// Returns objects as the records of a batch.
@@ -80,6 +82,27 @@ async fn read_by(source: &dyn Source, part: &str, limits: Limits) -> Read {
             }
         }
     }
+}
+
+/// Takes a message of HTTP apart: lines of headers, an empty line, the body. What is no header is left
+/// out.
+#[must_use]
+pub fn message(content: &[u8]) -> (HeaderMap, Bytes) {
+    let end = content.windows(2).position(|pair| pair == b"\n\n");
+    let (head, body) =
+        end.map_or((content, &b""[..]), |end| (&content[..end], &content[end + 2..]));
+    let mut headers = HeaderMap::new();
+    for line in head.split(|byte| *byte == b'\n') {
+        let colon = line.iter().position(|byte| *byte == b':');
+        let Some((name, value)) = colon.map(|colon| (&line[..colon], &line[colon + 1..])) else {
+            continue;
+        };
+        let value = HeaderValue::from_bytes(value.trim_ascii());
+        if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name), value) {
+            headers.append(name, value);
+        }
+    }
+    (headers, Bytes::copy_from_slice(body))
 }
 
 fn file(extension: &str) -> PathBuf {

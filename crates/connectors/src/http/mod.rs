@@ -18,6 +18,8 @@ mod client;
 mod cursor;
 mod delay;
 mod document;
+#[cfg(feature = "fuzz")]
+pub(crate) mod fuzz;
 mod metrics;
 mod news;
 mod pace;

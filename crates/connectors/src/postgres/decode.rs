@@ -121,7 +121,7 @@ impl Format {
         match self {
             Self::Date => {
                 let days = int(bytes);
-                days == i64::from(i32::MAX) || days == i64::from(i32::MIN)
+                bytes.len() != 4 || days == i64::from(i32::MAX) || days == i64::from(i32::MIN)
             }
             Self::Timestamp => {
                 let micros = int(bytes);
@@ -372,6 +372,16 @@ mod tests {
             assert_eq!(numeric(&bytes, 2), None);
         }
         assert_eq!(numeric(&[], 2), None);
+    }
+
+    #[test]
+    fn a_date_of_another_size_is_none() {
+        let mut text = String::new();
+        for days in [i64::MAX - 5, i64::MIN + 5] {
+            assert!(Format::Date.is_out_of_range(&days.to_be_bytes()));
+            Format::Date.write_text(&days.to_be_bytes(), &mut text);
+        }
+        assert_eq!(text, "infinity-infinity");
     }
 
     #[test]

@@ -6,6 +6,8 @@ mod catalog;
 mod decode;
 mod encode;
 mod error;
+#[cfg(feature = "fuzz")]
+pub(crate) mod fuzz;
 mod pool;
 mod reader;
 mod session;
@@ -14,5 +16,7 @@ mod target;
 mod types;
 
 pub(crate) use capture::Source as Capture;
+#[cfg(feature = "fuzz")]
+pub use capture::fuzz::read_log;
 pub(crate) use source::Source;
 pub(crate) use target::Target;

@@ -77,11 +77,16 @@ pub(crate) async fn read(
         Ok(Err(_)) => return Err(Rejection::Malformed("the body ends too early".to_owned())),
         Ok(Ok(collected)) => collected.to_bytes(),
     };
-    let text = match coding {
-        Coding::Identity => raw.clone(),
-        Coding::Gzip => inflate(&raw, limit)?,
-    };
+    let text = decoded(&raw, coding, limit)?;
     Ok(Received { raw, text })
+}
+
+/// Returns a body of at most `limit` bytes without compression.
+pub(crate) fn decoded(raw: &Bytes, coding: Coding, limit: usize) -> Result<Bytes, Rejection> {
+    match coding {
+        Coding::Identity => Ok(raw.clone()),
+        Coding::Gzip => inflate(raw, limit),
+    }
 }
 
 fn inflate(raw: &[u8], limit: usize) -> Result<Bytes, Rejection> {

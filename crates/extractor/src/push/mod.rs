@@ -12,6 +12,8 @@ mod answer;
 mod body;
 mod config;
 mod fetch;
+#[cfg(feature = "fuzz")]
+pub(crate) mod fuzz;
 mod gather;
 mod grpc;
 mod hook;

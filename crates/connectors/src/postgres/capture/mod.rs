@@ -14,6 +14,8 @@
 mod connection;
 mod cursor;
 mod fetch;
+#[cfg(feature = "fuzz")]
+pub(crate) mod fuzz;
 mod message;
 mod rows;
 mod slot;
