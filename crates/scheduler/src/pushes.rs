@@ -1,7 +1,7 @@
 //! Runs that account for what was pushed: brought about by the first ledger entry that speaks of
 //! them, ended when their span of time is over, opened again when something is told of later.
 
-use std::{collections::HashSet, time::Duration};
+use std::collections::HashSet;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use model::{PipelineName, RunId};
@@ -98,24 +98,24 @@ pub(crate) async fn end_if_over(scheduler: &Scheduler, run: &Run) -> Result<(), 
     end(scheduler, run, RunState::Succeeded, "", "", now).await
 }
 
-/// Ends a run whose records are gone: the books do not balance, and nothing is on its way.
-pub(crate) async fn end_lost(
-    scheduler: &Scheduler,
-    run: &Run,
-    idle: Duration,
-) -> Result<(), Error> {
-    if run.books.balanced || idle < scheduler.config().stalled_after {
-        return Ok(());
+/// Ends a run whose records are gone: the books do not balance, and the broker held nothing of it after
+/// it was `seen`. What had left the broker until then is in the ledger.
+pub(crate) async fn end_lost(scheduler: &Scheduler, seen: &Run) -> Result<(), Error> {
+    let why = |run: &Run| {
+        let missing = run.books.targets.iter().map(|target| target.missing).max().unwrap_or(0);
+        let reason = format!("{missing} records that were pushed are gone from the broker");
+        let since = run.started_at.format("%Y-%m-%d %H:%M:%S UTC");
+        let hint = format!(
+            "ask the senders to deliver again what they sent since {since}, or read the source with \
+             `tributary run {} --full`; a broker with three replicas keeps what it has acknowledged",
+            run.pipeline
+        );
+        (reason, hint)
+    };
+    if let Some(run) = scheduler.store().end_lost(seen, why, scheduler.now()).await? {
+        ended(scheduler, &run).await;
     }
-    let missing: u64 = run.books.targets.iter().map(|target| target.missing).max().unwrap_or(0);
-    let reason = format!("{missing} records that were pushed are gone from the broker");
-    let since = run.started_at.format("%Y-%m-%d %H:%M:%S UTC");
-    let hint = format!(
-        "ask the senders to deliver again what they sent since {since}, or read the source with \
-         `tributary run {} --full`; a broker with three replicas keeps what it has acknowledged",
-        run.pipeline
-    );
-    end(scheduler, run, RunState::Failed, &reason, &hint, scheduler.now()).await
+    Ok(())
 }
 
 async fn end(

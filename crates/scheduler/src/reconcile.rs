@@ -75,7 +75,7 @@ async fn look_at_runs(scheduler: &Scheduler) -> Result<(), Error> {
         }
         if scheduler.bus().pending(&run.pipeline).await?.is_empty() {
             if run.trigger == Trigger::Push {
-                pushes::end_lost(scheduler, &run, idle).await?;
+                pushes::end_lost(scheduler, &run).await?;
                 continue;
             }
             hand_out_again(scheduler, &run).await?;

@@ -6,6 +6,7 @@ use model::RunId;
 use crate::{
     Error, LoadedCursor, Run, RunState, Store, Trigger,
     database::Tx,
+    ending::{Ending, end},
     runs::{extraction_base, get, lock},
     settle::{done, settle},
     value::args,
@@ -25,6 +26,33 @@ pub struct HandedOut {
 }
 
 impl Store {
+    /// Ends a run as failed whose missing work cannot be had again, for the reason and the hint that
+    /// `why` makes of it. Returns `None`, and ends nothing, if something of it was told since it was
+    /// `seen`, if its books balance by now, or if it has ended.
+    ///
+    /// # Errors
+    ///
+    /// When the database does not answer.
+    pub async fn end_lost(
+        &self,
+        seen: &Run,
+        why: impl FnOnce(&Run) -> (String, String),
+        now: DateTime<Utc>,
+    ) -> Result<Option<Run>, Error> {
+        let id = seen.id;
+        let mut tx = self.pool.begin().await?;
+        let Some(run) = still_lost(&mut tx, seen, now).await? else {
+            tx.commit().await?;
+            return Ok(None);
+        };
+        let (reason, hint) = why(&run);
+        let ending = Ending { state: RunState::Failed, reason: &reason, hint: &hint };
+        end(&mut tx, id, &ending, now).await?;
+        let run = get(&mut tx, id).await?;
+        tx.commit().await?;
+        Ok(Some(run))
+    }
+
     /// Makes a new attempt of a run whose work was lost, unless it has moved since it was `seen`.
     ///
     /// What is not loaded is extracted again, and no longer counts as it was.
@@ -39,16 +67,10 @@ impl Store {
     ) -> Result<Option<HandedOut>, Error> {
         let id = seen.id;
         let mut tx = self.pool.begin().await?;
-        if lock(&mut tx, id).await? != RunState::Running {
-            return Ok(None);
-        }
-        settle(&mut tx, id, now).await?;
-        let run = get(&mut tx, id).await?;
-        let moved = run.attempt != seen.attempt || run.last_progress_at != seen.last_progress_at;
-        if moved || run.books.balanced {
+        let Some(run) = still_lost(&mut tx, seen, now).await? else {
             tx.commit().await?;
             return Ok(None);
-        }
+        };
         match (run.trigger, run.full) {
             (Trigger::Replay, _) => void_replay(&mut tx, id).await?,
             // What was pushed cannot be asked for again.
@@ -96,6 +118,18 @@ impl Store {
         let full = run.full;
         Ok(Some(HandedOut { run, cursors, full, resumed: false }))
     }
+}
+
+/// Brings the books of a run up to date, keeps others from changing it, and returns it if it goes on, has
+/// not moved since it was `seen`, and does not balance.
+async fn still_lost(tx: &mut Tx, seen: &Run, now: DateTime<Utc>) -> Result<Option<Run>, Error> {
+    if lock(tx, seen.id).await? != RunState::Running {
+        return Ok(None);
+    }
+    settle(tx, seen.id, now).await?;
+    let run = get(tx, seen.id).await?;
+    let moved = run.attempt != seen.attempt || run.last_progress_at != seen.last_progress_at;
+    Ok((!moved && !run.books.balanced).then_some(run))
 }
 
 /// Voids what lies behind the chains of loaded batches: that is extracted again.

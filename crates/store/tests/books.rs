@@ -10,6 +10,7 @@ on_both! {
     a_later_part_waits_for_the_earlier_ones;
     what_was_lost_is_voided_and_counted_anew;
     a_full_run_starts_over_after_a_loss;
+    what_was_told_in_the_last_moment_is_not_lost;
     a_stopped_run_keeps_its_reason_and_its_books;
     entries_of_nobody_are_counted;
     two_schedulers_share_one_ledger;
@@ -152,6 +153,34 @@ async fn what_was_lost_is_voided_and_counted_anew(database: Database) {
     assert_eq!((books.extracted, books.batches), (30, 3));
     assert!(books.balanced, "{books:?}");
     assert_eq!(books.targets[0].loaded, 9);
+}
+
+async fn what_was_told_in_the_last_moment_is_not_lost(database: Database) {
+    let (store, run) = started(&database).await;
+    let stages = Stages { run: run.id, attempt: 1 };
+    let mut entries = vec![stages.planned(&["a"], 9), stages.part_ended(0, 3)];
+    entries.extend(stages.batch(0, 0));
+    store.record(entries, at(2)).await.unwrap();
+    let why =
+        |run: &store::Run| (format!("{} missing", run.books.targets[0].missing), String::new());
+    let seen = store.settle_run(run.id, at(3)).await.unwrap();
+    store.record(stages.batch(0, 1), at(4)).await.unwrap();
+    assert_eq!(store.end_lost(&seen, why, at(5)).await.unwrap(), None, "it moves");
+    let seen = store.run(run.id).await.unwrap();
+    store.record(vec![stages.extracted(0, 2)], at(6)).await.unwrap();
+    let seen = store::Run { last_progress_at: at(6), ..seen };
+    let lost = store.end_lost(&seen, why, at(7)).await.unwrap().unwrap();
+    assert_eq!((lost.state, lost.ended_at), (RunState::Failed, Some(at(7))));
+    assert_ne!(lost.reason, "0 missing", "it is counted anew");
+    assert_eq!(store.end_lost(&seen, why, at(8)).await.unwrap(), None, "it has ended");
+
+    let run = store.create_run(&crate::support::new_run("shop"), at(10)).await.unwrap();
+    let stages = Stages { run: run.id, attempt: 1 };
+    let mut entries = vec![stages.planned(&["a"], 9), stages.part_ended(0, 1)];
+    entries.extend(stages.batch(0, 0));
+    store.record(entries, at(12)).await.unwrap();
+    let seen = store::Run { last_progress_at: at(12), ..run };
+    assert_eq!(store.end_lost(&seen, why, at(13)).await.unwrap(), None, "its books balance");
 }
 
 async fn a_full_run_starts_over_after_a_loss(database: Database) {
