@@ -1,6 +1,11 @@
 //! The keys with which everything is sealed are rotated, and the old one is taken away.
 
-use std::{fs, path::Path, process::Command};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
 
 use bus::SealKeys;
 use serde_json::{Value, json};
@@ -10,6 +15,9 @@ use tests::{Layout, Role, System, binary};
 use crate::rotation::users;
 
 const CONTACTS: u32 = 20;
+
+/// Services look at the folder of the keys again after five seconds, and tell nobody.
+const TAKEN_UP: Duration = Duration::from_secs(6);
 
 struct House {
     system: System,
@@ -44,7 +52,7 @@ impl House {
         Self { system, secrets, settings: settings.into() }
     }
 
-    fn keys(&self) -> std::path::PathBuf {
+    fn keys(&self) -> PathBuf {
         self.secrets.path().join("keys")
     }
 
@@ -132,6 +140,7 @@ async fn a_rotated_key_is_taken_away_and_everything_still_opens() {
     assert_eq!(kept.unwrap()["left"], json!({"1": 1}), "{said:#}");
 
     fs::copy(rotated.join("2"), house.keys().join("2")).unwrap();
+    tokio::time::sleep(TAKEN_UP).await;
     let (complete, said) = house.reseal(Some(&house.keys()));
     let said = said.unwrap();
     assert!(complete, "{said:#}");
