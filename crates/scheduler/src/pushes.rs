@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, TimeDelta};
 use model::{PipelineName, RunId};
 use store::{NewPushRun, Run, RunState};
 use wire::ledger::PushRun;
@@ -95,7 +95,12 @@ pub(crate) async fn end_if_over(scheduler: &Scheduler, run: &Run) -> Result<(), 
             return Ok(());
         }
     }
-    end(scheduler, run, RunState::Succeeded, "", "", now).await
+    let run = scheduler.store().end_run(run.id, RunState::Succeeded, "", "", now).await?;
+    // Another scheduler may have ended it in the same moment, and told.
+    if run.ended_at == Some(now) {
+        ended(scheduler, &run).await;
+    }
+    Ok(())
 }
 
 /// Ends a run whose records are gone: the books do not balance, and the broker held nothing of it after
@@ -113,22 +118,6 @@ pub(crate) async fn end_lost(scheduler: &Scheduler, seen: &Run) -> Result<(), Er
         (reason, hint)
     };
     if let Some(run) = scheduler.store().end_lost(seen, why, scheduler.now()).await? {
-        ended(scheduler, &run).await;
-    }
-    Ok(())
-}
-
-async fn end(
-    scheduler: &Scheduler,
-    run: &Run,
-    state: RunState,
-    reason: &str,
-    hint: &str,
-    now: DateTime<Utc>,
-) -> Result<(), Error> {
-    let run = scheduler.store().end_run(run.id, state, reason, hint, now).await?;
-    // Another scheduler may have ended it in the same moment, and told.
-    if run.ended_at == Some(now) {
         ended(scheduler, &run).await;
     }
     Ok(())
